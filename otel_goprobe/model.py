@@ -1,0 +1,242 @@
+"""The frozen values that the arrows of the design carry, from a process in sight to columns of spans.
+
+    discovery -> Target;  gobinary + probes -> Plan;  kernel -> RecordBatch;  spans -> SpanColumns;  export -> bytes
+
+They hold data and derive nothing that needs a file, a process or the kernel.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+AttributeValue = str | bool | int | float | Sequence[str]
+"""What an OTLP attribute may hold here."""
+
+
+# --- a Go executable -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Go module as the build info names it."""
+
+    path: str
+    version: str
+    """``(devel)`` for one built from its own tree; a replaced module carries its replacement's version."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInfo:
+    """What ``go version -m`` prints."""
+
+    go_version: str
+    """Such as ``go1.26.8``; a devel toolchain's longer string is kept whole."""
+    path: str
+    """Import path of the main package; ``command-line-arguments`` for ``go build file.go``."""
+    main: Module | None
+    dependencies: tuple[Module, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The ``build`` lines: ``-ldflags``, ``CGO_ENABLED``, ``GOARCH``, ``DefaultGODEBUG``, ``-pgo``, ``vcs.revision`` …"""
+
+
+class Cost(enum.StrEnum):
+    """What the kernel does with the instruction under a uprobe; decides what a hit costs the target."""
+
+    EMULATED = "emulated"
+    STEPPED = "single-stepped"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One instruction that can carry a uprobe."""
+
+    function: str
+    """In Go's own spelling: ``net/http.(*response).finishRequest``."""
+    address: int
+    """Virtual address in the file, before any load bias."""
+    file_offset: int
+    """What the kernel wants; from the PT_LOAD that holds `address`."""
+    expected: bytes
+    """The instruction's bytes in the analysed file; compared with the running file before attaching."""
+    cost: Cost
+    reason: str
+    """Why here, in a few words: ``push %rbp behind the stack check``."""
+
+
+# --- what to attach --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlan:
+    """One BPF program and the sites that run it."""
+
+    program: str
+    """Name of the C function."""
+    library: str
+    """Import path of what is instrumented, such as ``net/http``."""
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that will not be instrumented, and why."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is to be attached to one executable. `probes` is in attach order: ends before starts."""
+
+    probes: tuple[ProbePlan, ...]
+    values: Mapping[str, int]
+    """Member of the C ``struct target`` -> struct field offset, or address before load bias."""
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitProgram:
+    """One BPF program of a unit."""
+
+    name: str
+    """Name of the C function."""
+    kind: Literal["uprobe", "raw_tracepoint"] = "uprobe"
+    event: str = ""
+    """The raw tracepoint's name, such as ``sched_process_exec``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """C sources that are compiled together."""
+
+    name: str
+    header: str
+    """Generated C (ids, limits, ``struct target``), compiled before `sources`."""
+    sources: tuple[Path, ...]
+    programs: tuple[UnitProgram, ...]
+    structs: tuple[str, ...]
+    """Names of C structs whose layout the agent needs as a numpy dtype."""
+
+
+# --- a process -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GoProcess:
+    """A running Go program; `pid`, `start_ticks`, `device` and `inode` together never name another one."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat, in clock ticks since boot."""
+    exe: str
+    """Where /proc/PID/exe points, as its own mount namespace names it, without `` (deleted)``."""
+    device: int
+    inode: int
+    build: BuildInfo
+    stripped: bool
+    """No ``.symtab``."""
+    ports: tuple[int, ...] = ()
+    """TCP ports it listens on, ascending."""
+    unsupported: str = ""
+    """Why it can't be instrumented; empty where it can."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Its ``OTEL_*`` variables."""
+
+    @property
+    def exe_path(self) -> str:
+        """A path that opens the executable itself, deleted, replaced or in another mount namespace."""
+        return f"/proc/{self.pid}/exe"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A Go process that is to be instrumented."""
+
+    process: GoProcess
+    service: str
+    named: bool
+    """Whether the user named this very process (--pid, or the command after ``--``)."""
+    resource: Mapping[str, AttributeValue]
+    """Resource attributes, ``service.name`` among them."""
+
+    @property
+    def pid(self) -> int:
+        """The process id in the agent's own PID namespace."""
+        return self.process.pid
+
+
+# --- records and spans -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Records of one kind and one size class, as one drain of a ring gave them."""
+
+    struct: str
+    """Name of the C struct: ``http_server_record_256``."""
+    records: npt.NDArray[np.void]
+    """Shape (n,), the dtype that the compiled struct has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """A column of strings, each distinct one stored once."""
+
+    codes: npt.NDArray[np.int32]
+    """Shape (n,): index into `table`, or -1 where the span has no value."""
+    table: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """A column of signed integers."""
+
+    values: npt.NDArray[np.int64]
+    """Shape (n,)."""
+    present: npt.NDArray[np.bool_]
+    """Shape (n,): False where the span has no value."""
+
+
+class SpanKind(enum.IntEnum):
+    """OTLP's ``Span.SpanKind``."""
+
+    INTERNAL = 1
+    SERVER = 2
+    CLIENT = 3
+    PRODUCER = 4
+    CONSUMER = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SpanColumns:
+    """Spans of one instrumentation scope and kind, a column each; every array has n rows."""
+
+    scope: str
+    """``otel-goprobe/<import path>``."""
+    kind: SpanKind
+    slot: npt.NDArray[np.uint16]
+    """Which target; the exporter maps it to a resource."""
+    trace_id: npt.NDArray[np.uint8]
+    """Shape (n, 16)."""
+    span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8)."""
+    parent_span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8); all zero for a root."""
+    start_unix_ns: npt.NDArray[np.uint64]
+    end_unix_ns: npt.NDArray[np.uint64]
+    name: Strings
+    """No -1 in its codes."""
+    error: npt.NDArray[np.bool_]
+    """Status ERROR, else UNSET."""
+    attributes: Mapping[str, Strings | Integers]
+
+    def __len__(self) -> int:
+        return len(self.slot)
