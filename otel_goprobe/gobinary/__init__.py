@@ -1,0 +1,27 @@
+"""The reader of Go executables: a file in, facts out. No root, no BPF, no pid; importable on its own.
+
+    from otel_goprobe import gobinary
+
+    with gobinary.open_binary("/proc/1234/exe") as binary:
+        binary.build_info.go_version                              # 'go1.26.8'
+        serve = binary.functions(["net/http.serverHandler.ServeHTTP"])["net/http.serverHandler.ServeHTTP"]
+        binary.start_site(serve)                                  # address, file offset, bytes, cost, reason
+        binary.field("net/http.Request", "URL")                   # FieldOffset(offset=16, size=8, …)
+        binary.itab("*net/http.response", "net/http.ResponseWriter")
+        binary.inlined(["net/http.(*response).finishRequest"])    # {} unless a profile inlined it
+
+It needs neither symbols nor DWARF: functions come from the runtime's own table (pclntab.py, found through
+moduledata.py), struct fields, type names and itabs from its type metadata (types.py). DWARF, where a file has it, is
+a second opinion on the fields (dwarf.py). sites.py says which instruction may carry a probe, and what that costs the
+target. Go 1.21 and newer, x86-64 and arm64 (sites: x86-64), position independent or not, linked by Go, GNU ld or
+gold, with or without section headers. A Go that came out yesterday is tried with the newest layout, and refused if
+what comes out breaks an invariant.
+
+Whatever is wrong with a file, only `otel_goprobe.errors.BinaryError` and its subclasses are raised.
+"""
+
+from otel_goprobe.gobinary.binary import FieldOffset, GoBinary, Identity, identify, open_binary
+from otel_goprobe.gobinary.pclntab import Function
+from otel_goprobe.gobinary.types import Field, Struct
+
+__all__ = ["Field", "FieldOffset", "Function", "GoBinary", "Identity", "Struct", "identify", "open_binary"]

@@ -1,0 +1,347 @@
+"""`GoBinary`: all that probes want to know of a Go executable, from its file alone; `probes` and `discovery` call it.
+
+Everything is read when it is first asked for. The file comes from a stranger, so this is also the place where
+whatever goes wrong while its tables are read becomes one sentence: no method raises anything but a `BinaryError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+from otel_goprobe.errors import UnsupportedBinaryError
+from otel_goprobe.gobinary import sites
+from otel_goprobe.gobinary.buildinfo import OLDEST, minor_version, read_build_info
+from otel_goprobe.gobinary.dwarf import Dwarf
+from otel_goprobe.gobinary.elf import Elf
+from otel_goprobe.gobinary.moduledata import read_module
+from otel_goprobe.gobinary.pclntab import Function, FunctionTable
+from otel_goprobe.gobinary.types import Struct, Types
+from otel_goprobe.model import BuildInfo, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NEWEST_LAYOUT = 1 << 10
+"""Taken as the minor version where the build info has none that can be read: a devel toolchain."""
+_MAX_FUNCTION_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOffset:
+    """Where a field is in its struct."""
+
+    offset: int
+    """Bytes from the start of the outermost struct."""
+    size: int
+    type_name: str
+    source: str
+    """``types``, or ``dwarf+types`` where both were there and agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the headers of a Go executable say of it."""
+
+    build_info: BuildInfo
+    machine: str
+    """``x86_64`` or ``aarch64``."""
+    pie: bool
+    """Whether it is loaded at an address of the kernel's choice."""
+    stripped: bool
+    """No ``.symtab``."""
+    build_id: str
+    """Go's, else GNU's in hexadecimal, else empty."""
+
+
+def _damage_told(
+    method: Callable[Concatenate[GoBinary, _P], _R],
+) -> Callable[Concatenate[GoBinary, _P], _R]:
+    @functools.wraps(method)
+    def wrapped(binary: GoBinary, /, *arguments: _P.args, **options: _P.kwargs) -> _R:
+        with _Telling(binary.path):
+            return method(binary, *arguments, **options)
+
+    return wrapped
+
+
+class _Telling:
+    """Turns what reading a damaged file raises into an `UnsupportedBinaryError`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError | IndexError | OverflowError | struct.error):
+            raise UnsupportedBinaryError(f"the tables of {self._path} are damaged ({error})") from error
+
+
+class GoBinary:
+    """A Go executable of Go 1.21 or newer, for x86-64 or arm64. A context manager; `open_binary` makes it.
+
+    Addresses are those of the file, before any load bias. Names are in Go's own spelling, with full package paths:
+    ``net/http.(*conn).serve``, ``net/http.Request``. Every method raises `UnsupportedBinaryError` if the tables it
+    needs are damaged.
+    """
+
+    def __init__(self, elf: Elf) -> None:
+        self._elf = elf
+        self.path = elf.path
+        with _Telling(self.path):
+            self.identity = _identity(elf)
+            minor = minor_version(self.build_info.go_version)
+            if minor is not None and minor < OLDEST:
+                raise UnsupportedBinaryError(
+                    f"{self.path} was built with {self.build_info.go_version}", f"Go 1.{OLDEST} or newer is needed"
+                )
+            self._go_minor = _NEWEST_LAYOUT if minor is None else minor
+            self._table = FunctionTable(elf)
+            self._module = read_module(elf, self._table)
+            self._dwarf = Dwarf(elf)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the file; nothing can be asked afterwards."""
+        for part in ("_table", "_module", "_types", "_dwarf"):
+            self.__dict__.pop(part, None)
+        self._elf.close()
+
+    # --- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def build_info(self) -> BuildInfo:
+        """Go version, main module, dependencies, build settings."""
+        return self.identity.build_info
+
+    @property
+    def machine(self) -> str:
+        """``x86_64`` or ``aarch64``."""
+        return self.identity.machine
+
+    @property
+    def pie(self) -> bool:
+        """Whether it is loaded at an address of the kernel's choice."""
+        return self.identity.pie
+
+    @property
+    def stripped(self) -> bool:
+        """Whether it lacks ``.symtab``."""
+        return self.identity.stripped
+
+    @property
+    def build_id(self) -> str:
+        """Go's build id, else GNU's in hexadecimal, else empty."""
+        return self.identity.build_id
+
+    @property
+    def has_dwarf(self) -> bool:
+        """Whether there is debugging information."""
+        return self._dwarf.present
+
+    @_damage_told
+    def file_offset(self, address: int) -> int:
+        """Where in the file the byte at `address` is."""
+        return self._elf.file_offset(address)
+
+    @_damage_told
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes at `address`."""
+        return self._elf.read(address, size)
+
+    # --- functions ---------------------------------------------------------------------------------------------------
+
+    @_damage_told
+    def bodies(self, names: Iterable[str]) -> dict[str, tuple[Function, ...]]:
+        """Every function that bears one of `names`, ascending by address; a name that none has is left out.
+
+        A name has several bodies where a generic function was instantiated more than once. An ABI wrapper isn't one
+        of them.
+        """
+        return self._table.find(names, self._module.text_address)
+
+    def functions(self, names: Iterable[str]) -> dict[str, Function]:
+        """The function with each of `names`; left out are names that none has, or several have (see `bodies`)."""
+        return {name: found[0] for name, found in self.bodies(names).items() if len(found) == 1}
+
+    @_damage_told
+    def function_names(self) -> list[str]:
+        """The name of every function in the program."""
+        return self._table.all_names()
+
+    @_damage_told
+    def inlined(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        """For each of `names` that was inlined: the functions that hold a copy; a probe on it misses those calls."""
+        return self._table.inlined(names, self._module.funcdata)
+
+    # --- types -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _types(self) -> Types:
+        return Types(self._elf, self._module, self._go_minor)
+
+    @_damage_told
+    def struct(self, name: str) -> Struct | None:
+        """The struct type with this name, from the type metadata; None if the program has no such type, or several."""
+        return self._types.struct(name)
+
+    @_damage_told
+    def field(self, struct_name: str, path: str) -> FieldOffset | None:
+        """Where a field is in its struct; None if there is none.
+
+        Args:
+            struct_name: such as ``runtime.g``.
+            path: the field's name, or names with dots between, each but the last a struct held by value: ``stack.hi``.
+
+        Raises:
+            UnsupportedBinaryError: DWARF and the type metadata don't agree on it, so neither is believed.
+        """
+        struct_type = self._types.struct(struct_name)
+        offset, sources = 0, {"types"}
+        names = path.split(".")
+        for index, name in enumerate(names):
+            if struct_type is None or name not in struct_type.fields:
+                return None
+            field = struct_type.fields[name]
+            layout = self._dwarf.struct(struct_type.name)
+            if layout is not None:
+                sources.add("dwarf")
+                if layout.offsets.get(name) != field.offset or layout.size != struct_type.size:
+                    raise UnsupportedBinaryError(
+                        f"{struct_type.name}.{name} of {self.path} is at {field.offset} of {struct_type.size} bytes "
+                        f"by the type metadata, but at {layout.offsets.get(name)} of {layout.size} by the DWARF"
+                    )
+            offset += field.offset
+            if index == len(names) - 1:
+                return FieldOffset(offset, field.size, field.type_name, "+".join(sorted(sources)))
+            struct_type = self._types.struct_at(field.type_address)
+        return None
+
+    @_damage_told
+    def itab(self, concrete: str, interface: str) -> int | None:
+        """Address of the itab of a concrete type (``*net/http.response``) for an interface; None if there is none."""
+        return self._types.itab(concrete, interface)
+
+    def type_name(self, address: int) -> str | None:
+        """Go's spelling of the type described at `address`, such as ``*errors.errorString``; None if none is there."""
+        with _Telling(self.path):
+            types = self._types
+        try:
+            return types.name(address)
+        except (ValueError, IndexError, OverflowError, struct.error):
+            return None
+
+    # --- sites -------------------------------------------------------------------------------------------------------
+
+    @_damage_told
+    def start_site(self, function: Function) -> Site:
+        """Where a call of the function begins: the ``push %rbp`` behind the stack check, else its first instruction.
+
+        Raises:
+            UnsupportedBinaryError: the program isn't for x86-64.
+        """
+        return self._site(function, *sites.start(self._code(function), self._table.first_frame_change(function)))
+
+    @_damage_told
+    def return_sites(self, function: Function) -> tuple[Site, ...]:
+        """Every way out of the function but a panic: its RETs, single-stepped, and tail jumps.
+
+        Raises:
+            UnsupportedBinaryError: the program isn't for x86-64, or the ends can't be told.
+        """
+        return tuple(self._site(function, *each) for each in sites.returns(self._code(function)))
+
+    @_damage_told
+    def calls(self, function: Function, callee: Function) -> tuple[int, ...]:
+        """Addresses in `function` of its direct calls of, and tail jumps to, `callee`."""
+        return sites.calls(self._code(function), callee.address)
+
+    @_damage_told
+    def result_sites(
+        self, caller: Function, callee: Function, registers: Sequence[str] = ("ax", "bx", "cx", "di")
+    ) -> tuple[Site, ...]:
+        """Behind each direct call of `callee`, the emulated instruction that finds its results still in registers.
+
+        Args:
+            caller: where the calls are.
+            callee: what is called.
+            registers: those that hold the results: ``ax``, ``bx``, ``cx``, ``di``, ``si``, ``r8`` to ``r11``.
+
+        Returns:
+            A site for each call; nothing if one of the calls has no such place (use the callee's `return_sites`).
+        """
+        resumed = self._table.deferreturn(caller)
+        entries = () if resumed is None else (caller.address + resumed,)
+        found = sites.results(self._code(caller), callee.address, registers, entries)
+        return tuple(self._site(caller, *each) for each in found)
+
+    def _code(self, function: Function) -> sites.Code:
+        if self.machine != "x86_64":
+            raise UnsupportedBinaryError(
+                f"{self.path} is for {self.machine}", "so far probes can be placed in x86-64 programs only"
+            )
+        if function.size > _MAX_FUNCTION_BYTES:
+            raise ValueError(f"{function.name} is too long")
+        return sites.Code(function.name, function.address, self._elf.read(function.address, function.size))
+
+    def _site(self, function: Function, address: int, content: bytes, reason: str) -> Site:
+        return Site(function.name, address, self._elf.file_offset(address), content, sites.cost(content), reason)
+
+
+def open_binary(path: str | os.PathLike[str]) -> GoBinary:
+    """A Go executable, opened for reading; ``/proc/PID/exe`` is a good path.
+
+    Raises:
+        BinaryError: the file can't be opened or read.
+        NotGoError: it isn't an ELF executable, or not one that Go built.
+        UnsupportedBinaryError: it is of Go 1.20 or older, 32-bit, big-endian, for another machine, packed, or damaged.
+    """
+    elf = _open(path)
+    try:
+        return GoBinary(elf)
+    except BaseException:
+        elf.close()
+        raise
+
+
+def identify(path: str | os.PathLike[str]) -> Identity:
+    """What an executable's headers and build info say, of any Go since 1.18: cheap enough to ask of every process.
+
+    Raises:
+        BinaryError: as `open_binary`, but a Go version that is too old is no error here.
+    """
+    elf = _open(path)
+    try:
+        with _Telling(elf.path):
+            return _identity(elf)
+    finally:
+        elf.close()
+
+
+def _open(path: str | os.PathLike[str]) -> Elf:
+    with _Telling(os.fspath(path)):
+        return Elf(path)
+
+
+def _identity(elf: Elf) -> Identity:
+    return Identity(
+        read_build_info(elf), elf.machine, elf.position_independent, ".symtab" not in elf.sections, elf.build_id
+    )

@@ -1,0 +1,127 @@
+"""The Go programs of tests/go -> executables, built once for each way to build them; called by the tests of all folders.
+
+They are kept in the project's cache folder (scripts/cache-folder), by a key of sources, arguments and Go version.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+SCRIPTS = TESTS.parent / "scripts"
+
+
+def printed_by(*command: str | Path) -> str:
+    """Return what `command` prints, without the newline.
+
+    Raises:
+        RuntimeError: it fails; the message holds its stderr.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout.rstrip("\n")
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """Return the folder for what is made once and kept."""
+    return Path(printed_by(SCRIPTS / "cache-folder"))
+
+
+@functools.cache
+def go_command(version: str = "") -> Path:
+    """Return a ``go``: the machine's own (empty `version`), or that of a release or version such as ``1.21``."""
+    return Path(printed_by(SCRIPTS / "go-toolchain", *([version] if version else [])))
+
+
+@functools.cache
+def go_version(go: Path) -> str:
+    """Return what `go` calls itself, such as ``go1.26.8``."""
+    return printed_by(go, "env", "GOVERSION")
+
+
+def go_binary(
+    name: str,
+    *,
+    go: str = "",
+    language: str = "",
+    strip: bool = False,
+    pie: bool = False,
+    cgo: bool = False,
+    race: bool = False,
+    gcflags: str = "",
+    goarch: str = "",
+    package: str = ".",
+) -> Path:
+    """Build tests/go/`name` and return the executable's path.
+
+    Args:
+        name: folder under tests/go, which is a module.
+        go: version or release of Go; the machine's own if empty.
+        language: what the main module says after ``go``; the toolchain's own release if empty (and as go.mod has it
+            where `package` is another module's). It sets Go's compatibility switches, such as ``httpmuxgo121``.
+        strip: without symbol table and DWARF (``-s -w``).
+        pie: position-independent.
+        cgo: with cgo and the C linker.
+        race: with the race detector; needs a C compiler too.
+        gcflags: for the compiler.
+        goarch: ``386`` makes a 32-bit program; this machine's architecture if empty.
+        package: import path of the main package.
+
+    Raises:
+        RuntimeError: the build fails.
+    """
+    command = go_command(go)
+    release = re.match(r"go(\d+\.\d+)", go_version(command))
+    if release is None:
+        raise RuntimeError(f"{command} calls itself {go_version(command)}")
+    if not language and package == ".":
+        language = release[1]
+    folder = TESTS / "go" / name
+    sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    flags = [f"-gcflags={gcflags}", f"-buildmode={'pie' if pie else 'exe'}"]
+    flags.append(f"-ldflags={'-s -w ' * strip}{'-linkmode=external' * cgo}")
+    flags += ["-race"] * race
+    settings = {"CGO_ENABLED": str(int(cgo or race)), "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
+    if goarch:
+        settings["GOARCH"] = goarch
+    key = hashlib.sha256(repr((go_version(command), language, flags, settings, package)).encode())
+    for path in sources:
+        key.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    destination = cache_folder() / "test-programs" / key.hexdigest()[:20] / name
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with (destination.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not destination.exists():
+            _build(command, folder, language, [*flags, package], settings, destination)
+    return destination
+
+
+def _build(go: Path, folder: Path, language: str, arguments: list[str], settings: dict[str, str], destination: Path) -> None:
+    """Build into `destination`, whole or not at all, leaving the module's own go.mod as it is."""
+    with tempfile.TemporaryDirectory(dir=destination.parent) as temporary:
+        go_mod = Path(temporary) / "go.mod"
+        text = (folder / "go.mod").read_text()
+        go_mod.write_text(re.sub(r"^go .*$", f"go {language}", text, flags=re.MULTILINE) if language else text)
+        if (folder / "go.sum").exists():
+            go_mod.with_suffix(".sum").write_bytes((folder / "go.sum").read_bytes())
+        made = Path(temporary) / "program"
+        done = subprocess.run(
+            [go, "build", f"-modfile={go_mod}", "-o", made, *arguments],
+            cwd=folder,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{go} could not build {folder.name}:\n{done.stderr}")
+        made.rename(destination)
