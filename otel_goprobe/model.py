@@ -10,11 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
 
 AttributeValue = str | bool | int | float | Sequence[str]
 """What an OTLP attribute may hold here."""
@@ -43,7 +45,7 @@ class BuildInfo:
     main: Module | None
     dependencies: tuple[Module, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    """The ``build`` lines: ``-ldflags``, ``CGO_ENABLED``, ``GOARCH``, ``DefaultGODEBUG``, ``-pgo``, ``vcs.revision`` …"""
+    """The ``build`` lines: ``-ldflags``, ``CGO_ENABLED``, ``GOARCH``, ``DefaultGODEBUG``, ``-pgo``, ``vcs.revision``."""
 
 
 class Cost(enum.StrEnum):
@@ -149,6 +151,8 @@ class GoProcess:
     """Why it can't be instrumented; empty where it can."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Its ``OTEL_*`` variables."""
+    build_id: str = ""
+    """Go's, else GNU's in hexadecimal, else empty."""
 
     @property
     def exe_path(self) -> str:

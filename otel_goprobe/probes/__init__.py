@@ -1,0 +1,18 @@
+"""One declaration per instrumented library; base.py explains what they are made of."""
+
+from otel_goprobe.probes.registry import DROPS, MAX_SLOTS, counters, kinds, libraries, options, unit
+from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
+
+__all__ = [
+    "DROPS",
+    "MAX_SLOTS",
+    "LibraryOutcome",
+    "consider",
+    "counters",
+    "kinds",
+    "libraries",
+    "options",
+    "plan_of",
+    "select",
+    "unit",
+]

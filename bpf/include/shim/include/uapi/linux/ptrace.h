@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * Registers as a uprobe sees them: struct pt_regs of arch/x86/include/asm/ptrace.h, 64 bit.
+ */
+#pragma once
+
+#include <linux/types.h>
+
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};

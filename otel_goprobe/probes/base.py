@@ -1,0 +1,212 @@
+"""What a library's declaration is made of.
+
+Roles, in the order in which a reader meets them:
+
+- `Library`: one instrumented Go package. Its module holds nothing but this value and the functions that turn its
+  records into columns; its C source has the same stem under ``bpf/probes/``.
+- `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
+- `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
+- `Field`, `Itab`, `StructPresent`: what the C code must know of the executable; each is a member of ``struct target``.
+
+registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from otel_goprobe.errors import BinaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from otel_goprobe.gobinary import Function, GoBinary
+    from otel_goprobe.model import Site, SpanColumns
+    from otel_goprobe.spans import Clock
+
+
+class UnplaceableError(BinaryError):
+    """A place that this executable doesn't have, or where calls would be missed."""
+
+
+class Place(Protocol):
+    """Where a program may run."""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """Return one site or more.
+
+        Raises:
+            UnplaceableError: there is none, with the reason.
+        """
+
+
+def _function(binary: GoBinary, name: str) -> Function:
+    found = binary.functions([name]).get(name)
+    if found is None:
+        raise UnplaceableError(f"{name} isn't in the executable")
+    return found
+
+
+def _never_inlined(binary: GoBinary, name: str) -> None:
+    callers = binary.inlined([name]).get(name)
+    if callers:
+        raise UnplaceableError(f"{name} is inlined into {', '.join(sorted(callers)[:3])}")
+
+
+@dataclass(frozen=True, slots=True)
+class AtStart:
+    """Once per call, argument registers intact; refused where copies of the function are inlined elsewhere."""
+
+    function: str
+    calling: str = ""
+    """A function that it must call, where the name alone could be another's (closure numbers shift)."""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        function = _function(binary, self.function)
+        _never_inlined(binary, self.function)
+        if self.calling and not binary.calls(function, _function(binary, self.calling)):
+            raise UnplaceableError(f"{self.function} doesn't call {self.calling}")
+        return (binary.start_site(function),)
+
+
+@dataclass(frozen=True, slots=True)
+class AtReturns:
+    """Every way out of a function but a panic."""
+
+    function: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        function = _function(binary, self.function)
+        _never_inlined(binary, self.function)
+        return binary.return_sites(function)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCalls:
+    """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.callee)
+        sites = binary.result_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"no cheap place behind the call of {self.callee} in {self.caller}")
+        return sites
+
+
+class Role(enum.IntEnum):
+    """What a hook does for a span; also the order of attaching."""
+
+    END = 0
+    DETAIL = 1
+    """Adds to a span that has started; does without where it can't be placed."""
+    START = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to run a hook: a program at a place."""
+
+    program: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One thing to learn of the target, by the first of `ways` that this executable allows."""
+
+    role: Role
+    ways: tuple[Way, ...]
+    lost: str
+    """What a user misses where a DETAIL hook can't be placed."""
+    address: str = ""
+    """Member of ``struct target`` that gets the site's address before load bias, from which C computes the bias."""
+    wanted: Callable[[GoBinary], bool] = lambda _: True
+    """False where the executable has no use for it, which is not worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Offset of a struct field, for C a ``u16``."""
+
+    member: str
+    struct: str
+    field: str
+    required: bool = False
+    """Without it nothing of the library is instrumented."""
+    lost: str = ""
+    """What a user misses without it; empty where another field stands in for it."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"{self.struct}.{self.field}"
+
+
+@dataclass(frozen=True, slots=True)
+class Itab:
+    """Address of an itab before load bias, for C a ``u64``."""
+
+    member: str
+    concrete: str
+    interface: str
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"itab of {self.concrete} for {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class StructPresent:
+    """Whether a struct is in the executable, a ``u16``, 0 or 1: a changed shape is told by presence, not by version."""
+
+    member: str
+    struct: str
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"whether there is a {self.struct}"
+
+
+Fact = Field | Itab | StructPresent
+
+
+class Conversion(Protocol):
+    """What a library's `columns` may ask for."""
+
+    clock: Clock
+    options: frozenset[str]
+
+    def type_name(self, slot: int, address: int) -> str:
+        """Return the name of the Go type at a file address of a target's executable, or ``_OTHER``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One instrumented Go package."""
+
+    stem: str
+    """Of its two files; also the name of its record kind."""
+    import_path: str
+    hooks: tuple[Hook, ...]
+    facts: tuple[Fact, ...]
+    records: tuple[str, ...]
+    """C structs that its programs submit."""
+    columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns]
+    options: tuple[str, ...] = ()
+    """Flags of the run that its C code asks for as ``OPTION_<name>``."""
+    counters: tuple[str, ...] = ()
+    """Counters of its own, ``COUNTER_<name>``, that are no drops."""

@@ -1,0 +1,292 @@
+"""net/http servers, HTTP/1: what is probed, and how a request's record becomes a SERVER span.
+
+Three hits a request on emulated instructions: the start of `serverHandler.ServeHTTP`, that of each `ServeMux` it comes
+by (for the route), and `finishRequest`. `conn.serve.func1` fires once a connection, `gopanic` once a panic. Where the
+main module says ``go 1.21`` a fourth, behind the mux's look-up.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import urllib.parse
+from typing import TYPE_CHECKING
+
+import numpy as np
+from opentelemetry.semconv.attributes import (
+    client_attributes,
+    error_attributes,
+    http_attributes,
+    network_attributes,
+    server_attributes,
+    url_attributes,
+    user_agent_attributes,
+)
+
+from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes.base import (
+    AfterCalls,
+    AtReturns,
+    AtStart,
+    Conversion,
+    Field,
+    Hook,
+    Itab,
+    Library,
+    Role,
+    Way,
+)
+from otel_goprobe.spans import combine, derive, dictionary
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from otel_goprobe.gobinary import GoBinary
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
+"""Known to the conventions (HTTP spans, http.request.method: RFC 9110, RFC 5789, httpbis-safe-method-w-body)."""
+
+SECRET_QUERY_KEYS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"))
+"""Values of these are redacted; the list of the conventions for url.query (URL attributes registry)."""
+
+_WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]{0,5})", re.DOTALL)
+
+ANSWERED, HIJACKED, PANICKED = range(3)
+"""As `enum http_server_end` has them."""
+
+_SERVER = "net/http.serverHandler.ServeHTTP"
+_FINISH = "net/http.(*response).finishRequest"
+_MUX = "net/http.(*ServeMux)"
+_MUX_121 = "net/http.(*serveMux121)"
+"""Since Go 1.22: what a ServeMux asks under GODEBUG=httpmuxgo121=1, the default of a main module that says go 1.21."""
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+@functools.lru_cache(4096)
+def path_of(request_uri: bytes) -> str:
+    """Return the decoded path of a request line's target, in any of its four forms (RFC 9112, 3.2)."""
+    if request_uri.startswith((b"http://", b"https://")):
+        rest = request_uri.split(b"//", 1)[1].split(b"?", 1)[0]
+        request_uri = b"/" + rest.partition(b"/")[2]
+    return _text(urllib.parse.unquote_to_bytes(request_uri.split(b"?", 1)[0]))
+
+
+def query_of(request_uri: bytes) -> str | None:
+    """Return the query with the values of known secrets replaced by ``REDACTED``; None where there is none."""
+    _, mark, query = request_uri.partition(b"?")
+    if not mark or not query:
+        return None
+    pieces = []
+    for piece in _text(query).split("&"):
+        key, equals, _ = piece.partition("=")
+        secret = equals and urllib.parse.unquote(key) in SECRET_QUERY_KEYS
+        pieces.append(f"{key}=REDACTED" if secret else piece)
+    return "&".join(pieces)
+
+
+def route_of(pattern: bytes) -> str | None:
+    """Return the path part of a ServeMux pattern, ``[METHOD ][HOST]/[PATH]``; None for an empty one."""
+    path = _text(pattern)
+    first, *rest = path.split(None, 1) or [""]
+    if rest and "/" not in first:
+        path = rest[0]
+    slash = path.find("/")
+    return path[slash:] if slash >= 0 else None
+
+
+def split_address(address: bytes) -> tuple[str | None, str | None]:
+    """Split ``host:port``, ``[v6]:port``, ``host`` and ``[v6]`` into host and port, None where there is none."""
+    text = _text(address)
+    match = _WITH_PORT.fullmatch(text)
+    host, port = match.groups() if match else (text, "")
+    return host.strip("[]") or None, port or None
+
+
+def _integers(column: Strings) -> Integers:
+    table = np.array([*(int(value) for value in column.table), 0], np.int64)
+    return Integers(table[column.codes], column.codes >= 0)
+
+
+def _span_name(method: str | None, route: str | None) -> str:
+    return f"{method} {route}" if route else str(method)
+
+
+def _constants(codes: npt.NDArray[np.integer], table: tuple[str, ...]) -> Strings:
+    return Strings(codes.astype(np.int32), table)
+
+
+def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumns:
+    """Turn records of either size into spans.
+
+    Args:
+        records: shape (n,), dtype of ``http_server_record_256`` or ``http_server_record_1024``.
+        conversion: the clock, the run's options, names of Go types.
+    """
+    fixed = records["fixed"]
+    header = fixed["header"]
+    count = len(records)
+
+    method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
+    uri_codes, uris = dictionary(records["uri"], fixed["uri_bytes"])
+    host_codes, hosts = dictionary(records["host"], fixed["host_bytes"])
+    peer_codes, peers = dictionary(records["peer"], fixed["peer_bytes"])
+    route_codes, routes = dictionary(records["route"], fixed["route_bytes"])
+
+    known = derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "_OTHER")
+    name_method = derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP")
+    route = derive(route_codes, routes, route_of)
+    peer_address = derive(peer_codes, peers, lambda p: split_address(p)[0])
+    scheme = _constants(fixed["tls"] != 0, ("http", "https"))
+
+    status = fixed["status"].astype(np.int64)
+    end = fixed["end"]
+    status[(status == 0) & (end == ANSWERED)] = 200  # net/http's own default, server.go: finishRequest
+    status[(status == 0) & (end == HIJACKED)] = 101
+    error = (status >= 500) | (end == PANICKED)
+
+    attributes: dict[str, Strings | Integers] = {
+        http_attributes.HTTP_REQUEST_METHOD: known,
+        http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
+            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
+        ),
+        url_attributes.URL_PATH: derive(uri_codes, uris, path_of),
+        url_attributes.URL_SCHEME: scheme,
+        http_attributes.HTTP_ROUTE: route,
+        http_attributes.HTTP_RESPONSE_STATUS_CODE: Integers(status, status != 0),
+        error_attributes.ERROR_TYPE: _error_types(fixed, status, error, conversion),
+        server_attributes.SERVER_ADDRESS: derive(host_codes, hosts, lambda h: split_address(h)[0]),
+        server_attributes.SERVER_PORT: _integers(derive(host_codes, hosts, lambda h: split_address(h)[1])),
+        client_attributes.CLIENT_ADDRESS: peer_address,
+        network_attributes.NETWORK_PEER_ADDRESS: peer_address,
+        network_attributes.NETWORK_PEER_PORT: _integers(derive(peer_codes, peers, lambda p: split_address(p)[1])),
+        network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
+    }
+    if "url_query" in conversion.options:
+        attributes[url_attributes.URL_QUERY] = derive(uri_codes, uris, query_of)
+    if "user_agent" in conversion.options and "user_agent" in (records.dtype.names or ()):
+        agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
+        attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = derive(agent_codes, agents, lambda a: _text(a) or None)
+
+    return SpanColumns(
+        scope=f"otel-goprobe/{LIBRARY.import_path}",
+        kind=SpanKind.SERVER,
+        slot=header["slot"].astype(np.uint16),
+        trace_id=_bytes(header["trace_id"], 16, count),
+        span_id=_bytes(header["span_id"], 8, count),
+        parent_span_id=_bytes(header["parent_span_id"], 8, count),
+        start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
+        end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
+        name=combine(name_method, route, _span_name),
+        error=error,
+        attributes=attributes,
+    )
+
+
+def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
+
+
+def _versions(fixed: npt.NDArray[np.void]) -> Strings:
+    pairs = fixed["protocol_major"].astype(np.int64) << 8 | fixed["protocol_minor"]
+    distinct, inverse = np.unique(pairs, return_inverse=True)
+    names = [f"{pair >> 8}.{pair & 255}" for pair in distinct.tolist()]
+    return Strings(inverse.astype(np.int32), tuple(names))
+
+
+def _error_types(
+    fixed: npt.NDArray[np.void], status: npt.NDArray[np.int64], error: npt.NDArray[np.bool_], conversion: Conversion
+) -> Strings:
+    """Return the status code of answers from 500 on, the type of the value that a handler panicked with."""
+    codes = np.full(len(fixed), -1, np.int32)
+    table: dict[str, int] = {}
+    for row in np.flatnonzero(error).tolist():
+        if fixed["end"][row] != PANICKED:
+            name = str(status[row])
+        elif fixed["panic_type"][row]:
+            name = conversion.type_name(int(fixed["header"]["slot"][row]), int(fixed["panic_type"][row]))
+        else:
+            name = "runtime.Goexit"
+        codes[row] = table.setdefault(name, len(table))
+    return Strings(codes, tuple(table))
+
+
+def _has_mux(binary: GoBinary) -> bool:
+    return bool(binary.functions([f"{_MUX}.ServeHTTP"]))
+
+
+LIBRARY = Library(
+    stem="http_server",
+    import_path="net/http",
+    hooks=(
+        Hook(
+            Role.END,
+            (
+                Way("http_server_finish_request", AtStart(_FINISH)),
+                Way("http_server_request_return", AtReturns(_SERVER)),
+            ),
+            lost="all requests",
+        ),
+        Hook(
+            Role.END,
+            (
+                Way(
+                    "http_server_conn_end",
+                    AtStart("net/http.(*conn).serve.func1", calling="net/http.(*conn).hijacked"),
+                ),
+            ),
+            lost="all requests",
+        ),
+        Hook(
+            Role.DETAIL,
+            (Way("http_server_panic", AtStart("runtime.gopanic")),),
+            lost="error.type of handlers that panic",
+        ),
+        Hook(
+            Role.DETAIL,
+            (Way("http_server_mux_start", AtStart(f"{_MUX}.ServeHTTP")),),
+            lost="http.route",
+            wanted=_has_mux,
+        ),
+        Hook(
+            Role.DETAIL,
+            (
+                Way("http_server_mux_matched", AfterCalls(f"{_MUX}.ServeHTTP", f"{_MUX_121}.findHandler")),
+                Way("http_server_mux_matched", AfterCalls(f"{_MUX}.ServeHTTP", f"{_MUX}.Handler")),
+                Way("http_server_mux_matched", AtReturns(f"{_MUX_121}.findHandler")),
+                Way("http_server_mux_matched", AtReturns(f"{_MUX}.Handler")),
+            ),
+            lost="http.route of a mux that behaves as Go 1.21's",
+            wanted=_has_mux,
+        ),
+        Hook(
+            Role.START,
+            (Way("http_server_request_start", AtStart(_SERVER)),),
+            lost="all requests",
+            address="http_server_start_address",
+        ),
+    ),
+    facts=(
+        Itab("http_server_response_itab", "*net/http.response", "net/http.ResponseWriter"),
+        Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
+        Field("request_uri", "net/http.Request", "RequestURI", required=True),
+        Field("request_host", "net/http.Request", "Host", lost="server.address"),
+        Field("request_header", "net/http.Request", "Header"),
+        Field("request_proto_major", "net/http.Request", "ProtoMajor", lost="network.protocol.version"),
+        Field("request_proto_minor", "net/http.Request", "ProtoMinor"),
+        Field("request_pattern", "net/http.Request", "Pattern"),
+        Field("request_pat", "net/http.Request", "pat"),
+        Field("pattern_str", "net/http.pattern", "str"),
+        Field("response_conn", "net/http.response", "conn", lost="network.peer.address"),
+        Field("response_status", "net/http.response", "status", required=True),
+        Field("conn_remote_addr", "net/http.conn", "remoteAddr", lost="client.address"),
+        Field("conn_tls_state", "net/http.conn", "tlsState", lost="url.scheme"),
+        Field("conn_hijacked", "net/http.conn", "hijackedv"),
+    ),
+    records=("http_server_record_256", "http_server_record_1024"),
+    columns=columns,
+    options=("user_agent", "url_query"),
+    counters=("http2_requests",),
+)

@@ -1,0 +1,115 @@
+"""All declarations -> the C unit of the uprobe programs, and the numbers that C and Python share.
+
+Called by agent.py and instrumented.py. A library is found by its module being here: no list names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from otel_goprobe.model import Unit, UnitProgram
+from otel_goprobe.probes.base import Fact, Field, Itab, Library, StructPresent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MAX_SLOTS = 1024
+"""Targets at once; an element of the BPF array `targets` each."""
+COUNTERS = ("started", "in_flight_full", "ring_full", "abandoned")
+"""Counters of every library. All but the first count spans that were dropped."""
+DROPS = COUNTERS[1:]
+SHARED_FACTS: tuple[Fact, ...] = (
+    Field("g_goid", "runtime.g", "goid", required=True),
+    Field("g_parent_goid", "runtime.g", "parentGoid"),
+    StructPresent("swiss_maps", "internal/runtime/maps.Map"),
+)
+"""What bpf/include/go.h asks for. Source of the names: src/runtime/runtime2.go, src/internal/runtime/maps/map.go."""
+
+
+def libraries() -> tuple[Library, ...]:
+    """Return every declaration of this package, in the order of their stems."""
+    package = importlib.import_module("otel_goprobe.probes")
+    modules = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+    found = (getattr(importlib.import_module(f"otel_goprobe.probes.{name}"), "LIBRARY", None) for name in modules)
+    return tuple(library for library in found if library is not None)
+
+
+def counters() -> tuple[str, ...]:
+    """Return the names of all counters; their order is that of the C enum."""
+    return COUNTERS + tuple(name for library in libraries() for name in library.counters)
+
+
+def options() -> tuple[str, ...]:
+    """Return the names of all options; bit n of ``target.options`` is the nth."""
+    return tuple(dict.fromkeys(name for library in libraries() for name in library.options))
+
+
+def kinds() -> dict[int, Library]:
+    """Return the libraries by the number that their records carry."""
+    return dict(enumerate(libraries(), start=1))
+
+
+def _members() -> Iterable[tuple[str, str]]:
+    """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
+    facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
+    addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
+    for name in addresses + [fact.member for fact in facts if isinstance(fact, Itab)]:
+        yield name, "u64"
+    for name in ("active", "tgid", "options", "generation"):
+        yield name, "u32"
+    for fact in facts:
+        if not isinstance(fact, Itab):
+            yield fact.member, "u16"
+
+
+def header() -> str:
+    """Return the generated C: ids, limits and ``struct target``, so that no list stands twice."""
+    members = list(_members())
+    shorts = sum(kind == "u16" for _, kind in members)
+    lines = [
+        f"#define MAX_SLOTS {MAX_SLOTS}",
+        f"#define COUNTERS {len(counters())}",
+        *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
+        *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
+        *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
+        "struct target {",
+        *(f"\t{kind} {name};" for name, kind in members),
+        *([f"\tu16 padding[{-shorts % 4}];"] if shorts % 4 else []),
+        "};",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def unit(sources: Path) -> Unit:
+    """Return the unit of all uprobe programs.
+
+    Args:
+        sources: the folder ``bpf/`` of this installation.
+    """
+    stems = [library.stem for library in libraries()]
+    programs = {way.program for library in libraries() for hook in library.hooks for way in hook.ways}
+    return Unit(
+        name="core",
+        header=header(),
+        sources=(
+            sources / "include/go.h",
+            sources / "include/span.h",
+            sources / "process.bpf.c",
+            *(sources / "probes" / f"{stem}.bpf.c" for stem in stems),
+        ),
+        programs=(
+            *(UnitProgram(name) for name in sorted(programs)),
+            UnitProgram("process_exec", "raw_tracepoint", "sched_process_exec"),
+            UnitProgram("process_exit", "raw_tracepoint", "sched_process_exit"),
+        ),
+        structs=(
+            "target",
+            "process_event",
+            "span_header",
+            "goroutine_key",
+            *(record for library in libraries() for record in library.records),
+        ),
+    )

@@ -1,0 +1,150 @@
+"""An executable -> what of it is instrumented, by which way, with which values, and why the rest isn't.
+
+`consider` gives every decision with its reasons, for ``otel-goprobe inspect``; `select` what of it the kernel needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from otel_goprobe.errors import BinaryError
+from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
+from otel_goprobe.probes.base import Fact, Field, Hook, Itab, Library, Role, StructPresent, Way
+from otel_goprobe.probes.registry import SHARED_FACTS, libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_goprobe.gobinary import GoBinary
+
+MISSING = 0xFFFF
+"""An offset that the executable doesn't have, as the C code knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookOutcome:
+    """What became of one hook."""
+
+    hook: Hook
+    way: Way | None
+    """None: it can't be placed."""
+    sites: tuple[Site, ...]
+    rejected: tuple[tuple[Way, str], ...]
+    """Ways that come before `way`, and why they can't be gone."""
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be placed."""
+        return "; ".join(dict.fromkeys(reason for _, reason in self.rejected))
+
+
+@dataclass(frozen=True, slots=True)
+class FactOutcome:
+    """What became of one fact."""
+
+    fact: Fact
+    value: int
+    """Offset in bytes, address before load bias, or 0 and 1; `MISSING` for an offset that isn't there."""
+    source: str
+    """``types``, ``dwarf+types``, ``itabs``; empty where nothing was found."""
+    reason: str = ""
+    """Why nothing was found."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the library can't do without it."""
+        return bool(self.reason) and (
+            isinstance(self.fact, Itab) or (isinstance(self.fact, Field) and self.fact.required)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryOutcome:
+    """What of one library is instrumented."""
+
+    library: Library
+    hooks: tuple[HookOutcome, ...]
+    facts: tuple[FactOutcome, ...]
+
+    @property
+    def refused(self) -> str:
+        """Why nothing of the library is instrumented; empty where it is."""
+        reasons = [one.reason for one in self.hooks if one.way is None and one.hook.role is not Role.DETAIL]
+        reasons += [one.reason for one in self.facts if one.lost]
+        return "; ".join(dict.fromkeys(reasons))
+
+
+def consider(binary: GoBinary) -> tuple[LibraryOutcome, ...]:
+    """Decide on every library that is known, with all reasons."""
+    shared = tuple(_learn(binary, fact) for fact in SHARED_FACTS)
+    return tuple(
+        LibraryOutcome(
+            library,
+            tuple(_place(binary, hook) for hook in library.hooks if hook.wanted(binary)),
+            (*shared, *(_learn(binary, fact) for fact in library.facts)),
+        )
+        for library in libraries()
+    )
+
+
+def select(binary: GoBinary) -> Plan:
+    """Decide what of an executable is instrumented, with the reason for everything that isn't."""
+    return plan_of(consider(binary))
+
+
+def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
+    """Return what is to be attached: ends before starts."""
+    chosen = [one for one in outcomes if not one.refused]
+    hooks = [(hook, one.library) for one in chosen for hook in one.hooks if hook.way is not None]
+    values = {fact.fact.member: fact.value for one in chosen for fact in one.facts}
+    values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
+    return Plan(
+        probes=tuple(
+            ProbePlan(hook.way.program, library.import_path, hook.sites)
+            for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
+            if hook.way
+        ),
+        values=values,
+        skipped=tuple(skip for one in outcomes for skip in _skipped(one)),
+    )
+
+
+def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
+    path = outcome.library.import_path
+    if outcome.refused:
+        yield Skipped(path, outcome.refused)
+        return
+    for hook in outcome.hooks:
+        if hook.way is None:
+            yield Skipped(f"{path}: {hook.hook.lost}", hook.reason)
+    for fact in outcome.facts:
+        if fact.reason and isinstance(fact.fact, Field) and fact.fact.lost:
+            yield Skipped(f"{path}: {fact.fact.lost}", fact.reason)
+
+
+def _place(binary: GoBinary, hook: Hook) -> HookOutcome:
+    rejected: list[tuple[Way, str]] = []
+    for way in hook.ways:
+        try:
+            return HookOutcome(hook, way, way.place.sites(binary), tuple(rejected))
+        except BinaryError as error:
+            rejected.append((way, error.message))
+    return HookOutcome(hook, None, (), tuple(rejected))
+
+
+def _learn(binary: GoBinary, fact: Fact) -> FactOutcome:
+    try:
+        if isinstance(fact, StructPresent):
+            return FactOutcome(fact, int(binary.struct(fact.struct) is not None), "types")
+        if isinstance(fact, Itab):
+            address = binary.itab(fact.concrete, fact.interface)
+            if address is not None:
+                return FactOutcome(fact, address, "itabs")
+            return FactOutcome(fact, 0, "", f"the itab of {fact.concrete} for {fact.interface} wasn't found")
+        offset = binary.field(fact.struct, fact.field)
+    except BinaryError as error:
+        return FactOutcome(fact, MISSING, "", error.message)
+    if offset is None:
+        return FactOutcome(fact, MISSING, "", f"{fact.struct}.{fact.field} wasn't found")
+    return FactOutcome(fact, offset.offset, offset.source)

@@ -1,0 +1,106 @@
+"""Columns of strings, made from the fixed-width byte fields of records.
+
+A column holds each distinct string once, so that what is derived of it (a route, an address and a port) is computed
+once per distinct value and batch. Called by the libraries' declarations.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from otel_goprobe.model import Integers, SpanColumns, Strings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def dictionary(
+    matrix: npt.NDArray[np.void] | npt.NDArray[np.bytes_] | npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    """Store each distinct byte string once.
+
+    Args:
+        matrix: n fields of a fixed width, in any dtype of that size; bytes behind a string's length are undefined.
+        lengths: shape (n,), bytes.
+
+    Returns:
+        Codes, int32 of shape (n,), and the distinct strings they index.
+    """
+    rows = np.ascontiguousarray(matrix)
+    count = len(rows)
+    if not count:
+        return np.empty(0, np.int32), []
+    width = rows.nbytes // count
+    text = rows.tobytes()
+    table: dict[bytes, int] = {}
+    codes = [
+        table.setdefault(text[at : at + min(length, width)], len(table))
+        for at, length in zip(range(0, count * width, width), lengths.tolist(), strict=True)
+    ]
+    return np.array(codes, np.int32), list(table)
+
+
+def derive(codes: npt.NDArray[np.int32], table: Sequence[bytes], function: Callable[[bytes], str | None]) -> Strings:
+    """Return the column of ``function(value)``, computed once per distinct value; None becomes -1."""
+    distinct: dict[str, int] = {}
+    translation = np.full(len(table) + 1, -1, np.int32)
+    for code, value in enumerate(table):
+        derived = function(value)
+        if derived is not None:
+            translation[code] = distinct.setdefault(derived, len(distinct))
+    return Strings(translation[codes], tuple(distinct))
+
+
+def combine(first: Strings, second: Strings, function: Callable[[str | None, str | None], str]) -> Strings:
+    """Return the column of ``function(a, b)``, computed once per distinct pair; None stands for an absent value."""
+    pairs = (first.codes.astype(np.int64) + 1) * (len(second.table) + 1) + second.codes + 1
+    distinct, inverse = np.unique(pairs, return_inverse=True)
+    a_table, b_table = (None, *first.table), (None, *second.table)
+    values: dict[str, int] = {}
+    translation = np.array(
+        [
+            values.setdefault(function(a_table[pair // len(b_table)], b_table[pair % len(b_table)]), len(values))
+            for pair in distinct.tolist()
+        ],
+        np.int32,
+    )
+    return Strings(translation[inverse] if len(translation) else np.empty(0, np.int32), tuple(values))
+
+
+def matching(columns: Sequence[Strings], globs: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return which spans match a glob, by the first of `columns` in which a span has a value; shape (n,)."""
+    count = len(columns[0].codes)
+    matched = np.zeros(count, np.bool_)
+    undecided = np.ones(count, np.bool_)
+    for column in columns:
+        hits = [any(fnmatch.fnmatchcase(value, glob) for glob in globs) for value in column.table]
+        present = column.codes >= 0
+        matched |= undecided & present & np.array([*hits, False])[column.codes]
+        undecided &= ~present
+    return matched
+
+
+def take(columns: SpanColumns, rows: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> SpanColumns:
+    """Return the spans that a mask, or an array of indices, selects; tables are shared."""
+    return replace(
+        columns,
+        slot=columns.slot[rows],
+        trace_id=columns.trace_id[rows],
+        span_id=columns.span_id[rows],
+        parent_span_id=columns.parent_span_id[rows],
+        start_unix_ns=columns.start_unix_ns[rows],
+        end_unix_ns=columns.end_unix_ns[rows],
+        name=Strings(columns.name.codes[rows], columns.name.table),
+        error=columns.error[rows],
+        attributes={
+            key: Strings(column.codes[rows], column.table)
+            if isinstance(column, Strings)
+            else Integers(column.values[rows], column.present[rows])
+            for key, column in columns.attributes.items()
+        },
+    )
