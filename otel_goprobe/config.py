@@ -1,55 +1,80 @@
-"""Flags and ``OTEL_*`` variables -> one frozen `Config`; the only reader of ``os.environ``."""
+"""Flags and ``OTEL_*`` variables -> one frozen `Config`; the only reader of ``os.environ``.
+
+commands/ calls `from_environment_and_flags`; everything below it reads the `Config`.
+"""
 
 from __future__ import annotations
 
+import os
+import pwd
+import re
+import shutil
+import stat
+import tempfile
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-SelectorKind = Literal["pid", "exe", "port"]
+from otel_goprobe.environment import AppendPath, Environment, grpc_endpoint, http_endpoint, parse_headers
+from otel_goprobe.errors import UsageError
+from otel_goprobe.selection import SdkPolicy, Selection, Selector, SelectorKind, ServiceRule, selection_from_flags
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """One way to name processes."""
+__all__ = [
+    "BatchConfig",
+    "Compression",
+    "Config",
+    "Exporter",
+    "Flags",
+    "LogLevel",
+    "OtlpConfig",
+    "Protocol",
+    "SdkPolicy",
+    "Selection",
+    "Selector",
+    "SelectorKind",
+    "ServiceRule",
+    "cache_dir",
+    "environment_log_level",
+    "from_environment_and_flags",
+]
 
-    kind: SelectorKind
-    value: str
-    """Decimal for pid and port, a glob for exe."""
+Protocol = Literal["http/protobuf", "grpc"]
+Compression = Literal["none", "gzip", "deflate"]
+Exporter = Literal["otlp", "console", "none"]
+LogLevel = Literal["none", "error", "warn", "info", "debug"]
 
+DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
+    "http/protobuf": "http://localhost:4318",
+    "grpc": "http://localhost:4317",
+}
+"""OTLP exporter specification, "Endpoint URLs for OTLP/HTTP" and the table above it."""
 
-@dataclass(frozen=True, slots=True)
-class ServiceRule:
-    """Processes that match every selector get `service` as their name."""
+_APPEND_PATH: Final[Mapping[str, AppendPath]] = {
+    "--endpoint": "to no path",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "never",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "always",
+}
+"""When ``/v1/traces`` goes behind the endpoint; for the variables the specification says so."""
 
-    selectors: tuple[Selector, ...]
-    service: str = ""
-    """Empty: the target's own environment, then its main module."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which processes are to be instrumented."""
-
-    rules: tuple[ServiceRule, ...] = ()
-    every: bool = False
-    """--all."""
-    service: str = ""
-    """--service NAME without a selector of its own."""
-    sdk: Literal["skip", "trace"] = "skip"
-    """What to do with programs that carry an exporting OpenTelemetry SDK."""
+SYSTEM_CACHE: Final = Path("/var/cache/otel-goprobe")
 
 
 @dataclass(frozen=True, slots=True)
 class OtlpConfig:
-    """Where and how spans are sent; every field comes from OTEL_EXPORTER_OTLP_[TRACES_]…"""
+    """Where and how spans are sent; every field comes from OTEL_EXPORTER_OTLP_* variables or a flag."""
 
     endpoint: str
     """http/protobuf: the whole URL, ``/v1/traces`` included. grpc: scheme://host:port."""
-    protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
-    headers: tuple[tuple[str, str], ...] = ()
+    protocol: Protocol = "http/protobuf"
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Names in lower case, values decoded; they hold secrets."""
     timeout_s: float = 10.0
-    compression: Literal["none", "gzip", "deflate"] = "none"
+    compression: Compression = "none"
     insecure: bool = False
+    """No TLS: the endpoint's scheme is http."""
     certificate: str = ""
     client_certificate: str = ""
     client_key: str = ""
@@ -65,6 +90,8 @@ class BatchConfig:
     max_queue_bytes: int = 32 * 2**20
     schedule_delay_s: float = 0.1
     export_timeout_s: float = 30.0
+    max_queue_spans: int | None = None
+    """OTEL_BSP_MAX_QUEUE_SIZE; None: `max_queue_bytes` alone bounds the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +100,7 @@ class Config:
 
     selection: Selection
     otlp: OtlpConfig
-    exporter: Literal["otlp", "console", "none"] = "otlp"
+    exporter: Exporter = "otlp"
     batch: BatchConfig = field(default_factory=BatchConfig)
     wait: bool = True
     """False: --no-wait."""
@@ -95,6 +122,250 @@ class Config:
     """OTEL_RESOURCE_ATTRIBUTES of the agent's own environment, decoded."""
     service_name: str = ""
     """OTEL_SERVICE_NAME of the agent's own environment."""
-    log_level: Literal["none", "error", "warn", "info", "debug"] = "info"
+    log_level: LogLevel = "info"
     disabled: bool = False
     """OTEL_SDK_DISABLED."""
+    attribute_value_length_limit: int | None = None
+    """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
+    launch_uid: int | None = None
+    """Who runs `command`: --user, else SUDO_UID, else the agent's own user. None without a command."""
+    launch_gid: int | None = None
+    launch_user: str = ""
+    """Login name for initgroups(3); empty where the passwd database has none for `launch_uid`."""
+    launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The agent's own variables, with HOME, USER and LOGNAME of `launch_user`."""
+    cache_dir: Path = SYSTEM_CACHE
+    """For compiled bundles; may not exist yet, and is never one that another user can write."""
+    warnings: tuple[str, ...] = ()
+    """What was ignored in the environment, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What stands on the command line; None and empty mean that the flag isn't there."""
+
+    services: tuple[str, ...] = ()
+    """``NAME`` or ``NAME=pid:N``, ``NAME=exe:GLOB``, ``NAME=port:N``."""
+    pids: tuple[int, ...] = ()
+    exes: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    every: bool = False
+    wait: bool = True
+    sdk: SdkPolicy = "skip"
+    exclude_routes: tuple[str, ...] = ()
+    exporter: Exporter | None = None
+    endpoint: str | None = None
+    protocol: Protocol | None = None
+    json_lines: bool = False
+    url_query: bool = False
+    user_agent: bool = False
+    max_in_flight: int = 16384
+    ring_bytes: int = 4 * 2**20
+    summary_json: str = ""
+    user: str = ""
+    log_level: LogLevel | None = None
+    command: tuple[str, ...] | None = None
+    """What stands after ``--``; empty where nothing does."""
+
+
+def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None = None) -> Config:
+    """Join the command line and the environment; a flag wins.
+
+    Args:
+        flags: the command line.
+        variables: the environment; the process's own by default.
+
+    Raises:
+        UsageError: a flag is wrong or contradicts another, or a variable would send spans astray (endpoint, headers,
+            certificates). Any other malformed variable ends up in `Config.warnings`.
+    """
+    environment = Environment(os.environ if variables is None else variables)
+    exporter = flags.exporter or cast(
+        "Exporter", environment.choice("OTEL_TRACES_EXPORTER", get_args(Exporter), "otlp")
+    )
+    _check_output(flags, exporter)
+    selection = selection_from_flags(
+        services=flags.services,
+        pids=flags.pids,
+        exes=flags.exes,
+        ports=flags.ports,
+        every=flags.every,
+        sdk=flags.sdk,
+        launches=flags.command is not None,
+    )
+    uid, gid, user, launch_environment = _launch(flags, environment)
+    limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
+    if limit is None:
+        limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
+    sampler = environment.text("OTEL_TRACES_SAMPLER")
+    if sampler and sampler not in {"always_on", "parentbased_always_on"}:
+        environment.warnings.append(f"OTEL_TRACES_SAMPLER={sampler} is not supported: every request becomes a span")
+    return Config(
+        selection=selection,
+        otlp=_otlp(flags, environment),
+        exporter=exporter,
+        batch=_batch(environment),
+        wait=flags.wait,
+        command=flags.command or (),
+        user=flags.user,
+        exclude_routes=flags.exclude_routes,
+        url_query=flags.url_query,
+        user_agent=flags.user_agent,
+        max_in_flight=flags.max_in_flight,
+        ring_bytes=flags.ring_bytes,
+        json_lines=flags.json_lines,
+        summary_json=flags.summary_json,
+        resource=environment.pairs("OTEL_RESOURCE_ATTRIBUTES"),
+        service_name=environment.text("OTEL_SERVICE_NAME"),
+        log_level=flags.log_level or _log_level(environment),
+        disabled=environment.boolean("OTEL_SDK_DISABLED"),
+        attribute_value_length_limit=limit,
+        launch_uid=uid,
+        launch_gid=gid,
+        launch_user=user,
+        launch_environment=launch_environment,
+        cache_dir=cache_dir(environment.variables),
+        warnings=tuple(environment.warnings),
+    )
+
+
+def environment_log_level(variables: Mapping[str, str] | None = None) -> LogLevel:
+    """OTEL_LOG_LEVEL, or ``info`` where it is unset or wrong; for what happens before there is a `Config`."""
+    return _log_level(Environment(os.environ if variables is None else variables))
+
+
+def _log_level(environment: Environment) -> LogLevel:
+    return cast("LogLevel", environment.choice("OTEL_LOG_LEVEL", get_args(LogLevel), "info"))
+
+
+def _check_output(flags: Flags, exporter: Exporter) -> None:
+    if flags.json_lines and exporter != "console":
+        raise UsageError("--json prints the spans of the console exporter", "add --exporter console")
+    if exporter != "otlp" and (flags.endpoint or flags.protocol):
+        flag = "--endpoint" if flags.endpoint else "--protocol"
+        remedy = f"leave out {flag}, or add --exporter otlp"
+        raise UsageError(f"{flag} has no meaning: the exporter is {exporter!r}, which sends nothing", remedy)
+    if any(not glob.strip() for glob in flags.exclude_routes):
+        raise UsageError("--exclude-route: the glob is empty", "write a glob such as '/healthz*'")
+    if flags.summary_json:
+        directory = Path(flags.summary_json).parent
+        if not os.access(directory, os.W_OK | os.X_OK) or Path(flags.summary_json).is_dir():
+            raise UsageError(
+                f"--summary-json: {flags.summary_json} can't be written", "name a file in a directory of yours"
+            )
+
+
+def _otlp(flags: Flags, environment: Environment) -> OtlpConfig:
+    protocol = flags.protocol
+    if protocol is None:
+        by_default = environment.choice("OTEL_EXPORTER_OTLP_PROTOCOL", get_args(Protocol), "http/protobuf")
+        by_default = environment.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", get_args(Protocol), by_default)
+        protocol = cast("Protocol", by_default)
+    source, text = ("--endpoint", flags.endpoint) if flags.endpoint is not None else environment.otlp("ENDPOINT")
+    configured = bool(text) or flags.endpoint is not None
+    if not configured:
+        text = DEFAULT_ENDPOINTS[protocol]
+    if protocol == "grpc":
+        insecure = environment.boolean(environment.otlp("INSECURE")[0])
+        endpoint = grpc_endpoint(text, source, insecure=insecure)
+    else:
+        endpoint = http_endpoint(text, source, append=_APPEND_PATH[source])
+    client_key, client_certificate = environment.file("CLIENT_KEY"), environment.file("CLIENT_CERTIFICATE")
+    if client_key and not client_certificate:
+        raise UsageError(
+            f"{environment.otlp('CLIENT_KEY')[0]} is set without a certificate", "set …_CLIENT_CERTIFICATE too"
+        )
+    headers_source, headers = environment.otlp("HEADERS")
+    compressions = get_args(Compression)
+    compression = environment.choice("OTEL_EXPORTER_OTLP_COMPRESSION", compressions, "none")
+    compression = environment.choice("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", compressions, compression)
+    timeout_s = environment.seconds("OTEL_EXPORTER_OTLP_TIMEOUT", 1, 10.0)
+    return OtlpConfig(
+        endpoint=endpoint,
+        protocol=protocol,
+        headers=parse_headers(headers, headers_source),
+        timeout_s=environment.seconds("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", 1, timeout_s),
+        compression=cast("Compression", compression),
+        insecure=endpoint.startswith("http:"),
+        certificate=environment.file("CERTIFICATE"),
+        client_certificate=client_certificate,
+        client_key=client_key,
+        configured=configured,
+    )
+
+
+def _batch(environment: Environment) -> BatchConfig:
+    default = BatchConfig()
+    queue_spans = environment.integer("OTEL_BSP_MAX_QUEUE_SIZE", 1)
+    batch_spans = environment.integer("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1) or default.max_batch_spans
+    return BatchConfig(
+        max_batch_spans=min(batch_spans, queue_spans or batch_spans),
+        schedule_delay_s=environment.seconds("OTEL_BSP_SCHEDULE_DELAY", 0, default.schedule_delay_s),
+        export_timeout_s=environment.seconds("OTEL_BSP_EXPORT_TIMEOUT", 1, default.export_timeout_s),
+        max_queue_spans=queue_spans,
+    )
+
+
+def _launch(flags: Flags, environment: Environment) -> tuple[int | None, int | None, str, Mapping[str, str]]:
+    """Whom the command runs as: uid, gid, login name, variables."""
+    if flags.command is None:
+        if flags.user:
+            raise UsageError("--user says who runs a command, and there is none", "add -- and the command")
+        return None, None, "", {}
+    if not flags.command:
+        raise UsageError("no command stands after --", "write it there: -- ./shop --listen :8080")
+    variables = environment.variables
+    if shutil.which(flags.command[0], path=variables.get("PATH")) is None:
+        raise UsageError(f"{flags.command[0]} is no program that can be run", "give the path of an executable file")
+    sudo_uid = environment.integer("SUDO_UID", 0) if os.geteuid() == 0 else None
+    if flags.user:
+        account = _account(flags.user)
+        if account is None and not re.fullmatch("[0-9]{1,9}", flags.user):
+            raise UsageError(f"--user: nobody here is called {flags.user}", "name a user of this machine, or a number")
+        uid = account.pw_uid if account else int(flags.user)
+        gid = account.pw_gid if account else uid
+    elif sudo_uid is not None:
+        account, uid = _account(str(sudo_uid)), sudo_uid
+        sudo_gid = environment.integer("SUDO_GID", 0)
+        gid = sudo_gid if sudo_gid is not None else (account.pw_gid if account else uid)
+    else:
+        uid, gid = os.geteuid(), os.getegid()
+        return uid, gid, (account.pw_name if (account := _account(str(uid))) else ""), dict(variables)
+    if account is None:
+        return uid, gid, "", dict(variables)
+    own = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return uid, gid, account.pw_name, {**variables, **own}
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
+    """The passwd entry of a login name or a number."""
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        pass
+    try:
+        return pwd.getpwuid(int(user))
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def cache_dir(variables: Mapping[str, str] | None = None) -> Path:
+    """The first directory that only this user can write: root loads what lies there into the kernel."""
+    environment = Environment(os.environ if variables is None else variables)
+    chosen = environment.text("OTEL_GOPROBE_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    home, xdg = environment.text("HOME"), environment.text("XDG_CACHE_HOME")
+    candidates = [SYSTEM_CACHE] if os.geteuid() == 0 else []
+    candidates += [
+        Path(base) / "otel-goprobe" for base in (xdg, f"{home}/.cache" if home else "") if base.startswith("/")
+    ]
+    candidates.append(Path(tempfile.gettempdir()) / f"otel-goprobe-{os.geteuid()}")
+    for path in candidates:
+        present = next(parent for parent in (path, *path.parents) if os.access(parent, os.F_OK))
+        status = present.stat()
+        private = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        sticky = present != path and status.st_mode & stat.S_ISVTX
+        if os.access(present, os.W_OK | os.X_OK) and (private or sticky):
+            return path
+    return Path(tempfile.mkdtemp(prefix="otel-goprobe-"))

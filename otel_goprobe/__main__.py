@@ -1,0 +1,7 @@
+"""``python -m otel_goprobe``."""
+
+import sys
+
+from otel_goprobe.cli import main
+
+sys.exit(main())

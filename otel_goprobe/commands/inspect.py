@@ -1,0 +1,208 @@
+"""``otel-goprobe inspect``: an executable -> what would be instrumented in it, what not, and why; called by cli.py."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_goprobe.log import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_goprobe.gobinary import Function, GoBinary
+    from otel_goprobe.model import Site
+    from otel_goprobe.probes import LibraryOutcome
+
+
+@click.command("inspect", short_help="Say what would be instrumented in a Go program, and why.")
+@click.argument("what", metavar="BINARY|PID")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--functions", metavar="GLOB", help="List the functions whose names match, with their site: 'main.*'.")
+@click.option("--struct", "structs", multiple=True, metavar="NAME", help="Show a struct's layout: net/http.Request.")
+def command(*, what: str, as_json: bool, functions: str | None, structs: tuple[str, ...]) -> int:
+    """Say what would be instrumented in a Go program, what not, and why.
+
+    \b
+    Examples
+      otel-goprobe inspect ./shop
+      sudo otel-goprobe inspect 1234
+      otel-goprobe inspect ./shop --functions 'main.*' --struct net/http.Request
+    """  # noqa: D301 - \b is click's mark for a block that keeps its lines
+    from otel_goprobe import gobinary, probes  # noqa: PLC0415 - --help doesn't wait for numpy
+
+    path = f"/proc/{what}/exe" if what.isdecimal() and not Path(what).exists() else what
+    began = time.perf_counter()
+    with gobinary.open_binary(path) as binary:
+        outcomes = probes.consider(binary)
+        report: dict[str, Any] = {
+            "path": path,
+            **_identity(binary),
+            "libraries": [_library(outcome) for outcome in outcomes],
+            "structs": [_struct(binary, name) for name in structs],
+        }
+        if functions is not None:
+            report["functions"] = _functions(binary, functions)
+        report["milliseconds"] = round((time.perf_counter() - began) * 1e3, 1)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    return 0
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def _identity(binary: GoBinary) -> dict[str, Any]:
+    build = binary.build_info
+    return {
+        "go_version": build.go_version,
+        "package": build.path,
+        "module": {"path": build.main.path, "version": build.main.version} if build.main else None,
+        "dependencies": {module.path: module.version for module in build.dependencies},
+        "settings": dict(build.settings),
+        "build_id": binary.build_id,
+        "machine": binary.machine,
+        "pie": binary.pie,
+        "stripped": binary.stripped,
+        "dwarf": binary.has_dwarf,
+    }
+
+
+def _library(outcome: LibraryOutcome) -> dict[str, Any]:
+    return {
+        "library": outcome.library.import_path,
+        "instrumented": not outcome.refused,
+        "reason": outcome.refused,
+        "probes": [
+            {
+                "role": hook.hook.role.name.lower(),
+                "program": hook.way.program if hook.way else "",
+                "sites": [_site(site) for site in hook.sites],
+                "without_it": hook.hook.lost,
+                "reason": hook.reason if hook.way is None else "",
+                "passed_over": [reason for _, reason in hook.rejected] if hook.way else [],
+            }
+            for hook in outcome.hooks
+        ],
+        "values": [
+            {"name": fact.fact.member, "of": fact.fact.of, "value": fact.value if fact.source else None}
+            | {"source": fact.source, "reason": fact.reason}
+            for fact in outcome.facts
+        ],
+    }
+
+
+def _site(site: Site) -> dict[str, Any]:
+    return {
+        "function": site.function,
+        "address": site.address,
+        "file_offset": site.file_offset,
+        "bytes": site.expected.hex(),
+        "cost": str(site.cost),
+        "reason": site.reason,
+    }
+
+
+def _struct(binary: GoBinary, name: str) -> dict[str, Any]:
+    found = binary.struct(name)
+    if found is None:
+        return {"struct": name, "reason": "no such type in the program; write its package's whole import path"}
+    fields = []
+    for field in found.fields.values():
+        known = binary.field(name, field.name)
+        fields.append(
+            {"name": field.name, "offset": field.offset, "size": field.size, "type": field.type_name}
+            | {"source": known.source if known else ""}
+        )
+    return {"struct": found.name, "size": found.size, "fields": fields}
+
+
+def _functions(binary: GoBinary, glob: str) -> list[dict[str, Any]]:
+    names = sorted({name for name in binary.function_names() if fnmatch.fnmatchcase(name, glob)})
+    inlined = binary.inlined(names)
+    bodies = binary.bodies(names)
+    return [
+        {"name": name, "size": body.size, "inlined_into": sorted(inlined.get(name, ())), **_start(binary, body)}
+        for name in names
+        for body in bodies.get(name, ())
+    ]
+
+
+def _start(binary: GoBinary, function: Function) -> dict[str, Any]:
+    return {key: value for key, value in _site(binary.start_site(function)).items() if key != "function"}
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def _print(report: dict[str, Any]) -> None:
+    traits = [report["machine"], "PIE" if report["pie"] else "", "stripped" if report["stripped"] else ""]
+    traits += ["DWARF" if report["dwarf"] else "no DWARF", f"{len(report['dependencies'])} dependencies"]
+    module = report["module"]
+    click.echo(f"{printable(report['path'])}: {report['go_version']}, {', '.join(filter(None, traits))}")
+    click.echo(
+        f"main package {printable(report['package'])}" + (f" of {module['path']} {module['version']}" if module else "")
+    )
+    for library in report["libraries"]:
+        _print_library(library)
+    for struct in report["structs"]:
+        _print_struct(struct)
+    if "functions" in report:
+        _print_functions(report["functions"])
+    click.echo(f"\n{report['milliseconds']} ms")
+
+
+def _print_library(library: dict[str, Any]) -> None:
+    click.echo(
+        f"\n{library['library']}: " + ("instrumented" if library["instrumented"] else f"no: {library['reason']}")
+    )
+    rows = []
+    for probe in library["probes"]:
+        rows += [
+            (probe["role"], site["function"], f"{site['file_offset']:#x}", site["cost"], site["reason"])
+            for site in probe["sites"]
+        ]
+        if not probe["sites"]:
+            rows.append((probe["role"], f"none, so without {probe['without_it']}", "", "", probe["reason"]))
+        rows += [("", "", "", "", f"passed over: {reason}") for reason in probe["passed_over"]]
+    _print_rows(("  PROBE", "FUNCTION", "FILE OFFSET", "COST", "WHY"), [("  " + row[0], *row[1:]) for row in rows])
+    values = [
+        (f"  {value['of']}", "-" if value["value"] is None else hex(value["value"]), value["source"] or value["reason"])
+        for value in library["values"]
+    ]
+    click.echo()
+    _print_rows(("  NEEDS", "VALUE", "SOURCE"), values)
+
+
+def _print_struct(struct: dict[str, Any]) -> None:
+    if "fields" not in struct:
+        click.echo(f"\n{printable(struct['struct'])}: {struct['reason']}")
+        return
+    click.echo(f"\n{struct['struct']}, {struct['size']} bytes")
+    rows = [(f"  {f['offset']}", str(f["size"]), f["name"], f["type"], f["source"]) for f in struct["fields"]]
+    _print_rows(("  OFFSET", "SIZE", "FIELD", "TYPE", "SOURCE"), rows)
+
+
+def _print_functions(functions: Sequence[dict[str, Any]]) -> None:
+    click.echo(f"\n{len(functions)} functions match")
+    rows = [
+        (f"  {f['name']}", f"{f['file_offset']:#x}", f["cost"], f["reason"], ", ".join(f["inlined_into"]) or "-")
+        for f in functions
+    ]
+    if rows:
+        _print_rows(("  FUNCTION", "FILE OFFSET", "COST", "WHY", "INLINED INTO"), rows)
+
+
+def _print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest cell; nothing is cut off."""
+    table = [header, *(tuple(printable(cell) for cell in row) for row in rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,159 @@
+"""``otel-goprobe run``: the command line -> a `Config`, which agent.py runs; called by cli.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from otel_goprobe import config, log
+from otel_goprobe.environment import parse_size
+
+_COMMAND = "otel_goprobe.command"
+"""Key in click's context for what stands after ``--``."""
+
+
+def _ring_bytes(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """Accept what BPF_MAP_TYPE_RINGBUF does, a power of two from one page on; bounded by sense at 1 GiB."""
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if size & (size - 1) or not 4096 <= size <= 2**30:
+        raise click.BadParameter(f"{value} is no power of two from 4KiB to 1GiB")
+    return size
+
+
+class _RunCommand(click.Command):
+    """Keeps what stands after ``--`` from click, which would not tell it from a stray argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            cut = args.index("--")
+            ctx.meta[_COMMAND] = tuple(args[cut + 1 :])
+            args = args[:cut]
+        rest = super().parse_args(ctx, args)
+        if ctx.params["stray"] and not ctx.resilient_parsing:
+            stray = ctx.params["stray"][0]
+            ctx.fail(f"unexpected argument {stray!r}: a command goes behind --, a process behind --pid or --exe")
+        return rest
+
+
+@click.command(
+    "run",
+    cls=_RunCommand,
+    options_metavar="[OPTIONS] [-- COMMAND ARGS...]",
+    short_help="Trace Go processes, or a command that is started.",
+)
+@click.argument("stray", nargs=-1, metavar="")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="NAME[=SELECTOR]",
+    help="service.name of what is selected; SELECTOR: pid:N, exe:GLOB or port:N (repeatable).",
+)
+@click.option(
+    "--pid", "pids", multiple=True, type=click.IntRange(min=1), metavar="N", help="Trace this process (repeatable)."
+)
+@click.option("--exe", "exes", multiple=True, metavar="GLOB", help="Trace processes whose executable's path matches.")
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="Trace processes that listen on this TCP port.",
+)
+@click.option(
+    "--all", "every", is_flag=True, help="Trace every Go process, each named by its own environment or module."
+)
+@click.option("--no-wait", is_flag=True, help="Exit with 3 where nothing matches, instead of waiting for it.")
+@click.option(
+    "--sdk",
+    type=click.Choice(["skip", "trace"]),
+    default="skip",
+    show_default=True,
+    help="What to do with programs that export with an OpenTelemetry SDK.",
+)
+@click.option(
+    "--exclude-route",
+    "exclude_routes",
+    multiple=True,
+    metavar="GLOB",
+    help="No spans for this route or path (repeatable).",
+)
+@click.option(
+    "--exporter",
+    type=click.Choice(["otlp", "console", "none"]),
+    help="Where spans go [OTEL_TRACES_EXPORTER; default: otlp].",
+)
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="OTLP receiver [OTEL_EXPORTER_OTLP_ENDPOINT; default: http://localhost:4318, for grpc :4317].",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["http/protobuf", "grpc"]),
+    help="[OTEL_EXPORTER_OTLP_PROTOCOL; default: http/protobuf]",
+)
+@click.option(
+    "--json", "json_lines", is_flag=True, help="The console exporter prints one JSON object per span and line."
+)
+@click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
+@click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(1, 2**20),
+    default=16384,
+    show_default=True,
+    metavar="N",
+    help="Requests at once, over all processes; more are counted as dropped.",
+)
+@click.option(
+    "--ring-size",
+    "ring_bytes",
+    callback=_ring_bytes,
+    default="4MiB",
+    show_default=True,
+    metavar="BYTES",
+    help="Size of each ring buffer between kernel and agent, a power of two.",
+)
+@click.option(
+    "--summary-json", type=str, default="", metavar="FILE", help="Write the counts of spans there at the end."
+)
+@click.option("--user", default="", metavar="NAME|UID", help="Who runs COMMAND [default: who called sudo].")
+@click.option(
+    "--log-level", type=click.Choice(["none", "error", "warn", "info", "debug"]), help="[OTEL_LOG_LEVEL; default: info]"
+)
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> int:
+    """Trace Go processes until SIGINT or SIGTERM, or start COMMAND and trace it until it ends.
+
+    \b
+    Without a selector: the one Go executable in sight. What starts later and matches is traced as well.
+    Headers, timeout, compression and certificates of the receiver: OTEL_EXPORTER_OTLP_* variables.
+    Compiled programs are kept in OTEL_GOPROBE_CACHE, by default /var/cache/otel-goprobe.
+
+    \b
+    Examples
+      sudo otel-goprobe run --service shop --pid 1234
+      sudo otel-goprobe run --service shop --exe '/srv/*/shop' --exclude-route '/healthz*'
+      sudo otel-goprobe run --service cart=exe:'*/cart' --service web=port:8080
+      sudo otel-goprobe run --all --endpoint http://collector:4318
+      sudo otel-goprobe run --exporter console --port 8080
+      sudo otel-goprobe run --service shop -- ./shop --listen :8080
+    """  # noqa: D301 - \b is click's mark for a block that keeps its lines
+    options.pop("stray")
+    flags = config.Flags(
+        wait=not options.pop("no_wait"),
+        command=ctx.meta.get(_COMMAND),
+        **options,
+    )
+    settings = config.from_environment_and_flags(flags)
+    log.set_up(settings.log_level)
+
+    from otel_goprobe import agent  # noqa: PLC0415 - numpy and the rest, once the arguments are known to be right
+
+    return agent.run(settings)
