@@ -1,0 +1,78 @@
+"""Columns of spans -> OTLP bytes -> a collector, the console, or nowhere; the agent uses `Encoder` and `make_exporter`.
+
+What an exporter needs is imported when it is chosen: grpc for gRPC only, protobuf and rich for the console only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from otel_goprobe.export.encode import Encoded, Encoder
+from otel_goprobe.export.reachability import ProbeResult, probe
+
+if TYPE_CHECKING:
+    from otel_goprobe.config import Config
+    from otel_goprobe.telemetry import Telemetry
+
+__all__ = ["Encoded", "Encoder", "NullExporter", "ProbeResult", "SpanExporter", "make_exporter", "probe"]
+
+
+class SpanExporter(Protocol):
+    """Takes encoded spans; counts each once in `Telemetry`, as exported or as dropped."""
+
+    def submit(self, encoded: Encoded) -> bool:
+        """Take a request without waiting; False if it was dropped."""
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything submitted is delivered or given up; False if that took longer."""
+
+    def close(self, timeout_s: float) -> bool:
+        """Deliver what is left, within `timeout_s`; False if something had to be cut off."""
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether nobody will ever take another span, so that the agent may end (``--exporter console | head``)."""
+
+
+class NullExporter:
+    """``OTEL_TRACES_EXPORTER=none``: spans are thrown away, and counted as exported, since that is what was asked."""
+
+    reader_gone = False
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def submit(self, encoded: Encoded) -> bool:
+        """Count the spans as exported."""
+        self._telemetry.exported(encoded.spans)
+        return True
+
+    def flush(self, timeout_s: float) -> bool:  # noqa: ARG002 - the protocol's
+        """Nothing is ever left."""
+        return True
+
+    def close(self, timeout_s: float) -> bool:  # noqa: ARG002 - the protocol's
+        """Nothing is ever left."""
+        return True
+
+
+def make_exporter(config: Config, telemetry: Telemetry) -> SpanExporter:
+    """Make the exporter that `config` asks for and start its thread; nothing is sent yet.
+
+    Raises:
+        UsageError: endpoint, headers, certificate or key can't be used.
+    """
+    if config.exporter == "none":
+        return NullExporter(telemetry)
+    from otel_goprobe.export.queued import QueuedExporter, Sink  # noqa: PLC0415 - `none` has no queue
+
+    sink: Sink
+    if config.exporter == "console":
+        from otel_goprobe.export.console import ConsoleSink  # noqa: PLC0415 - imports protobuf
+
+        sink = ConsoleSink(json_lines=config.json_lines)
+    else:
+        from otel_goprobe.export.otlp import OtlpSink  # noqa: PLC0415 - imports http.client or grpc
+
+        sink = OtlpSink(config.otlp, config.batch.export_timeout_s)
+    return QueuedExporter(sink, config.batch, telemetry)
