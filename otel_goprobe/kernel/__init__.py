@@ -1,0 +1,26 @@
+"""Everything that talks to the kernel: C units -> loaded programs -> links and rings."""
+
+from otel_goprobe.kernel.attach import Attachment, attach, attach_tracepoints
+from otel_goprobe.kernel.bundle import bpf_folder
+from otel_goprobe.kernel.capabilities import REQUIRED as REQUIRED_CAPABILITIES
+from otel_goprobe.kernel.capabilities import SITUATIONAL as SITUATIONAL_CAPABILITIES
+from otel_goprobe.kernel.features import Feature, probe_features
+from otel_goprobe.kernel.loader import AttachWay, Program, load
+from otel_goprobe.kernel.maps import Map
+from otel_goprobe.kernel.rings import Ring
+
+__all__ = [
+    "REQUIRED_CAPABILITIES",
+    "SITUATIONAL_CAPABILITIES",
+    "AttachWay",
+    "Attachment",
+    "Feature",
+    "Map",
+    "Program",
+    "Ring",
+    "attach",
+    "attach_tracepoints",
+    "bpf_folder",
+    "load",
+    "probe_features",
+]

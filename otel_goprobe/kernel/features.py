@@ -1,0 +1,150 @@
+"""What this kernel and this process can do, found by trying: for `loader` and for the doctor command."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from otel_goprobe.errors import KernelError
+from otel_goprobe.kernel import capabilities, links, syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+"""``r0 = 0; exit``."""
+
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_BTF = Path("/sys/kernel/btf/vmlinux")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One thing that the agent uses of the kernel."""
+
+    name: str
+    state: Literal["yes", "no", "unknown"]
+    required: bool
+    """Whether nothing works without it."""
+    detail: str
+    """What was found; empty where `state` says it all."""
+    remedy: str = ""
+
+
+def probe_features() -> tuple[Feature, ...]:
+    """Try each feature, kernel first, then this process's capabilities. Leaves nothing behind; milliseconds."""
+    return (
+        _tried("BPF maps", syscalls.require_bpf),
+        _tried("BPF ring buffer", _try_ring),
+        _tried("BPF programs", lambda: _try_program(0)),
+        _tried("sleepable BPF programs", lambda: _try_program(syscalls.PROG_SLEEPABLE), required=False),
+        *_uprobes(),
+        _tried("raw tracepoints", _try_raw_tracepoint, required=False),
+        _btf(),
+        _lockdown(),
+        *_capabilities(),
+    )
+
+
+@functools.cache
+def has_uprobe_multi() -> bool:
+    """Whether links to many sites with a filter by process exist (Linux 6.6; the filter was by thread at first).
+
+    Told apart by the order of the kernel's checks (kernel/trace/bpf_trace.c, bpf_uprobe_multi_link_attach): the root
+    folder is no executable (EBADF), and since the filter's repair a negative pid is refused before that (EINVAL).
+
+    Raises:
+        NotPermittedError: this process may not load programs.
+    """
+    try:
+        program = syscalls.prog_load(
+            _RETURN_0, syscalls.PROG_KPROBE, name="uprobe_multi", attach_type=syscalls.ATTACH_UPROBE_MULTI
+        )
+    except syscalls.ProgramRejectedError:
+        return False
+    try:
+        return _link_errno(program, 0) == errno.EBADF and _link_errno(program, -1) == errno.EINVAL
+    finally:
+        os.close(program)
+
+
+def _link_errno(program: int, pid: int) -> int:
+    try:
+        os.close(links.uprobe_multi_link(program, "/", [0], 0, pid))
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _tried(name: str, attempt: Callable[[], object], *, required: bool = True) -> Feature:
+    try:
+        attempt()
+    except KernelError as error:
+        return Feature(name, "no", required, error.message, error.remedy)
+    return Feature(name, "yes", required, "")
+
+
+def _try_ring() -> None:
+    os.close(syscalls.map_create(syscalls.MAP_RINGBUF, 0, 0, mmap.PAGESIZE, name="probe_ring"))
+
+
+def _try_program(flags: int) -> None:
+    os.close(syscalls.prog_load(_RETURN_0, syscalls.PROG_KPROBE, name="probe_program", flags=flags))
+
+
+def _try_raw_tracepoint() -> None:
+    program = syscalls.prog_load(_RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
+    try:
+        os.close(links.raw_tracepoint_link(program, "sched_process_exec"))
+    finally:
+        os.close(program)
+
+
+def _uprobes() -> tuple[Feature, Feature]:
+    """uprobe_multi, and what stands in for it; one of them is required."""
+    try:
+        multi = has_uprobe_multi()
+    except KernelError as error:
+        many = Feature("uprobe_multi links", "no", False, error.message, error.remedy)
+        multi = False
+    else:
+        detail = "" if multi else "Linux 6.6 is the first with it; perf events are used, whose detaching takes longer"
+        many = Feature("uprobe_multi links", "yes" if multi else "no", False, detail)
+    return many, _tried("uprobe perf events", links.perf_uprobe_type, required=not multi)
+
+
+def _btf() -> Feature:
+    found = _BTF.exists()
+    return Feature("BTF of the kernel", "yes" if found else "no", False, "" if found else f"{_BTF} is missing")
+
+
+def _lockdown() -> Feature:
+    """Whether lockdown leaves the agent alone: ``integrity`` does, ``confidentiality`` forbids perf events."""
+    try:
+        text = _LOCKDOWN.read_text(encoding="ascii")
+    except OSError:
+        return Feature("kernel lockdown", "unknown", False, f"{_LOCKDOWN} can't be read: securityfs isn't mounted")
+    chosen = text[text.find("[") + 1 : text.find("]")]
+    if chosen != "confidentiality":
+        return Feature("kernel lockdown", "yes", False, f"{chosen}: nothing here is affected")
+    return Feature("kernel lockdown", "no", False, f"{chosen}: perf events are forbidden", "boot without it")
+
+
+def _capabilities() -> tuple[Feature, ...]:
+    held = capabilities.effective()
+    return tuple(
+        Feature(
+            capability.name,
+            "yes" if capability.name in held else "no",
+            capability in capabilities.REQUIRED,
+            capability.reason,
+            "" if capability.name in held else f"run otel-goprobe as root or give it {capability.name}",
+        )
+        for capability in (*capabilities.REQUIRED, *capabilities.SITUATIONAL)
+    )

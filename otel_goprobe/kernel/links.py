@@ -1,0 +1,124 @@
+"""Links between programs and what they run on: uprobe_multi, perf events, raw tracepoints.
+
+`attach` and `features` call it. Layouts: ``union bpf_attr`` and ``struct perf_event_attr`` in the kernel's
+include/uapi/linux/{bpf,perf_event}.h, 6.18.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otel_goprobe.errors import UnsupportedByKernelError
+from otel_goprobe.kernel.capabilities import BPF, PERFMON, refusal
+from otel_goprobe.kernel.syscalls import ATTACH_UPROBE_MULTI, address, bpf, syscall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NR_PERF_EVENT_OPEN = 298
+"""arch/x86/entry/syscalls/syscall_64.tbl."""
+
+# enum bpf_cmd
+_RAW_TRACEPOINT_OPEN = 17
+_LINK_CREATE = 28
+
+_ATTACH_PERF_EVENT = 41
+"""enum bpf_attach_type."""
+
+
+def uprobe_multi_link(program: int, path: str, offsets: Sequence[int], cookie: int, pid: int) -> int:
+    """One link that runs `program` at every file offset, in process `pid` (of the caller's PID namespace) alone.
+
+    Raises:
+        OSError: as the kernel answered; `features` reads it.
+    """
+    count = len(offsets)
+    name = ctypes.create_string_buffer(path.encode())
+    offset_array = (ctypes.c_uint64 * count)(*offsets)
+    cookies = (ctypes.c_uint64 * count)(*([cookie] * count))
+    return bpf(
+        _LINK_CREATE,
+        struct.pack(
+            "<IIIIQQQQIIiI",
+            program,
+            0,
+            ATTACH_UPROBE_MULTI,
+            0,
+            address(name),
+            address(offset_array),
+            0,
+            address(cookies),
+            count,
+            0,
+            pid,
+            0,
+        ),
+    )
+
+
+def perf_event_link(program: int, event: int, cookie: int) -> int:
+    """A link that runs `program` on a perf event.
+
+    Raises:
+        OSError: as the kernel answered.
+    """
+    return bpf(_LINK_CREATE, struct.pack("<IIIIQ", program, event, _ATTACH_PERF_EVENT, 0, cookie))
+
+
+def perf_uprobe_type() -> int:
+    """The number of the uprobe PMU.
+
+    Raises:
+        UnsupportedByKernelError: this kernel has none.
+    """
+    path = Path("/sys/bus/event_source/devices/uprobe/type")
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except OSError as error:
+        raise UnsupportedByKernelError(
+            f"this kernel has no uprobe events ({path}: {error.strerror})", "use a kernel with CONFIG_UPROBE_EVENTS"
+        ) from error
+
+
+def perf_uprobe_open(path: str, offset: int, pid: int) -> int:
+    """A perf event on one instruction of a file, in process `pid` alone.
+
+    Raises:
+        OSError: as the kernel answered.
+        UnsupportedByKernelError: no uprobe PMU.
+    """
+    name = ctypes.create_string_buffer(path.encode())
+    # type, size, config, sample_period, sample_type, read_format, flags, wakeup_events, bp_type, config1, config2
+    attributes = ctypes.create_string_buffer(
+        struct.pack("<IIQQQQQIIQQ", perf_uprobe_type(), 128, 0, 1, 0, 0, 0, 1, 0, address(name), offset), 128
+    )
+    close_on_exec = 8  # PERF_FLAG_FD_CLOEXEC
+    result: int = syscall(
+        _NR_PERF_EVENT_OPEN,
+        attributes,
+        ctypes.c_int(pid),
+        ctypes.c_int(-1),
+        ctypes.c_int(-1),
+        ctypes.c_ulong(close_on_exec),
+    )
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def raw_tracepoint_link(program: int, event: str) -> int:
+    """A link that runs `program` on a kernel tracepoint; needs no tracefs.
+
+    Raises:
+        KernelError: no such tracepoint, or not permitted.
+    """
+    name = ctypes.create_string_buffer(event.encode())
+    try:
+        return bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", address(name), program))
+    except OSError as error:
+        raise refusal(error, f"attaching to the tracepoint {event}", BPF, PERFMON) from error

@@ -1,0 +1,182 @@
+"""A compiled unit -> maps and programs in the kernel. The agent calls `load` once, then `attach` for each target."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+import msgspec
+
+from otel_goprobe.errors import CompilerError
+from otel_goprobe.kernel import bundle, features, syscalls
+from otel_goprobe.kernel.maps import Map
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from otel_goprobe import model
+
+AttachWay = Literal["uprobe_multi", "perf_event"]
+
+_CALL = 0x85
+_COPY_FROM_USER = 148
+_PROBE_READ_USER = 112
+"""``bpf_copy_from_user`` may fault a page in and so is for sleepable programs; this one has the same arguments."""
+
+_PSEUDO_MAP_FD = 1
+
+
+@dataclass(slots=True)
+class Program:
+    """A loaded unit."""
+
+    unit: model.Unit
+    maps: Mapping[str, Map]
+    """By C name; those that were given to `load` are still the other program's."""
+    descriptors: Mapping[str, int]
+    """Program name -> descriptor."""
+    sleepable: bool
+    """Whether uprobe programs may fault pages of the target in."""
+    attach_way: AttachWay
+    verified_instructions: Mapping[str, int]
+    """Program name -> how many instructions the verifier walked; 0 where the kernel doesn't tell."""
+    _structs: Mapping[str, bundle.StructLayout]
+    _own_maps: tuple[Map, ...]
+    _closed: bool = field(default=False, repr=False)
+
+    def dtype(self, struct_name: str) -> np.dtype[np.void]:
+        """The numpy dtype of one of the unit's structs, as clang laid it out.
+
+        Raises:
+            CompilerError: the unit doesn't name this struct.
+        """
+        try:
+            return self._structs[struct_name].dtype()
+        except KeyError:
+            raise CompilerError(f"unit {self.unit.name} gives no layout of struct {struct_name}") from None
+
+    def close(self) -> None:
+        """Let go of programs and own maps; links that are still open keep theirs."""
+        if self._closed:
+            return
+        self._closed = True
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+        for owned in self._own_maps:
+            owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    unit: model.Unit,
+    *,
+    cache_dir: Path,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    maps: Mapping[str, Map] = MappingProxyType({}),
+    way: AttachWay | None = None,
+) -> Program:
+    """Compile `unit` or take it from the cache, make its maps and load its programs.
+
+    Args:
+        unit: what to load.
+        cache_dir: where compiled bundles are kept.
+        sizes: map name -> number of elements, or bytes of a ring buffer (a power of two, whole pages).
+        maps: maps of another program, used instead of new ones of the same name.
+        way: how uprobes are to be attached; None for the best that this kernel has.
+
+    Raises:
+        CompilerError: see `bundle.compile_unit`.
+        NotPermittedError: for want of a capability.
+        KernelError: the kernel refused a map or a program.
+        ValueError: `sizes` names a map that isn't there.
+    """
+    compiled = bundle.compile_unit(unit, cache_dir)
+    unknown = set(sizes) - {spec.name for spec in compiled.maps}
+    if unknown:
+        raise ValueError(f"unit {unit.name} has no map {', '.join(sorted(unknown))}")
+    own: list[Map] = []
+    try:
+        for spec in compiled.maps:
+            if spec.name not in maps:
+                sized = msgspec.structs.replace(spec, max_entries=sizes.get(spec.name, spec.max_entries))
+                own.append(Map.create(sized))
+        used = {spec.name: maps[spec.name] for spec in compiled.maps if spec.name in maps}
+        used |= {owned.spec.name: owned for owned in own}
+        chosen: AttachWay = way or ("uprobe_multi" if features.has_uprobe_multi() else "perf_event")
+        descriptors, sleepable = _load_programs(unit, compiled, used, chosen)
+    except BaseException:
+        for owned in own:
+            owned.close()
+        raise
+    return Program(
+        unit=unit,
+        maps=used,
+        descriptors=descriptors,
+        sleepable=sleepable,
+        attach_way=chosen,
+        verified_instructions={name: syscalls.verified_instructions(fd) for name, fd in descriptors.items()},
+        _structs={layout.name: layout for layout in compiled.structs},
+        _own_maps=tuple(own),
+    )
+
+
+def _load_programs(
+    unit: model.Unit, compiled: bundle.Bundle, maps: Mapping[str, Map], way: AttachWay
+) -> tuple[dict[str, int], bool]:
+    """Descriptors by name, and whether the uprobe programs are sleepable: tried first, kernels before 6.0 refuse."""
+    try:
+        return _load_all(unit, compiled, maps, way, sleepable=True), True
+    except syscalls.ProgramRejectedError as refusal:
+        try:
+            return _load_all(unit, compiled, maps, way, sleepable=False), False
+        except syscalls.ProgramRejectedError as error:
+            raise error from refusal
+
+
+def _load_all(
+    unit: model.Unit, compiled: bundle.Bundle, maps: Mapping[str, Map], way: AttachWay, *, sleepable: bool
+) -> dict[str, int]:
+    bytecode = {program.name: program for program in compiled.programs}
+    descriptors: dict[str, int] = {}
+    try:
+        for program in unit.programs:
+            is_uprobe = program.kind == "uprobe"
+            descriptors[program.name] = syscalls.prog_load(
+                _patched(bytecode[program.name], maps, may_sleep=is_uprobe and sleepable),
+                syscalls.PROG_KPROBE if is_uprobe else syscalls.PROG_RAW_TRACEPOINT,
+                name=program.name,
+                attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and way == "uprobe_multi" else 0,
+                flags=syscalls.PROG_SLEEPABLE if is_uprobe and sleepable else 0,
+            )
+    except BaseException:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+        raise
+    return descriptors
+
+
+def _patched(program: bundle.Bytecode, maps: Mapping[str, Map], *, may_sleep: bool) -> bytes:
+    """The instructions with this process's map descriptors in them."""
+    code = bytearray(program.instructions)
+    for relocation in program.relocations:
+        at = 8 * relocation.instruction
+        code[at + 1] = code[at + 1] & 0x0F | _PSEUDO_MAP_FD << 4
+        struct.pack_into("<i", code, at + 4, maps[relocation.map].descriptor)
+    if not may_sleep:
+        for at in range(0, len(code), 8):
+            if code[at] == _CALL and struct.unpack_from("<Bhi", code, at + 1) == (0, 0, _COPY_FROM_USER):
+                struct.pack_into("<i", code, at + 4, _PROBE_READ_USER)
+    return bytes(code)
