@@ -1,0 +1,3 @@
+module example.com/shop/listener/v2
+
+go 1.21
