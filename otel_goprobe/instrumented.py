@@ -1,0 +1,258 @@
+"""Targets under instrumentation: which slot each has, its links, its counters; attaching and detaching.
+
+Between agent.py, which decides when, and kernel/, which does it. Files are opened once per target and reached through
+their descriptor from then on: what was analysed, what is compared before attaching and what the links name is one
+inode, whatever happens to the pid or the path.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otel_goprobe import gobinary, kernel, probes
+from otel_goprobe.errors import BinaryError, GoprobeError, NothingToInstrument, TargetGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from otel_goprobe.config import Config
+    from otel_goprobe.model import AttributeValue, Plan, Target
+    from otel_goprobe.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+FileKey = tuple[int, int, int, int]
+"""Device, inode, size and modification time in ns: what names an executable's content."""
+
+
+@dataclass(slots=True)
+class Instrumented:
+    """One target and what was attached to it."""
+
+    target: Target
+    slot: int
+    plan: Plan
+    file: int
+    """Descriptor of its executable."""
+    attachment: kernel.Attachment
+    counts: Counter[str] = field(default_factory=Counter)
+    """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
+    http2_said: bool = False
+
+    @property
+    def path(self) -> str:
+        """A path of this process that opens the target's executable."""
+        return f"/proc/self/fd/{self.file}"
+
+
+class Targets:
+    """All targets of one agent.
+
+    Args:
+        program: the loaded core unit.
+        config: for options.
+        telemetry: gets what the kernel's counters say.
+    """
+
+    def __init__(self, program: kernel.Program, config: Config, telemetry: Telemetry) -> None:
+        self._program = program
+        self._telemetry = telemetry
+        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
+        self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
+        self._by_slot: dict[int, Instrumented] = {}
+        self._plans: dict[FileKey, Plan] = {}
+        self._type_names: dict[tuple[FileKey, int], str] = {}
+        self._resources: dict[int, Mapping[str, AttributeValue]] = {}
+        self._target_dtype = program.dtype("target")
+        self.finished: list[dict[str, object]] = []
+        """A line of the summary for each target that is gone."""
+
+    def __iter__(self) -> Iterator[Instrumented]:
+        return iter(tuple(self._by_slot.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_slot)
+
+    @property
+    def resources(self) -> Mapping[int, Mapping[str, AttributeValue]]:
+        """Resource attributes by slot."""
+        return self._resources
+
+    def of(self, pid: int) -> Instrumented | None:
+        """Return the target with this pid of the agent's PID namespace."""
+        return next((one for one in self._by_slot.values() if one.target.pid == pid), None)
+
+    def attach(self, target: Target, path: str = "") -> Instrumented:
+        """Analyse the executable, verify it and attach its probes.
+
+        Args:
+            target: the process.
+            path: of the executable, where the process hasn't executed it yet.
+
+        Raises:
+            NothingToInstrument: no library that is known can be traced in it, with the reasons.
+            TargetGoneError: the process ended meanwhile.
+            BinaryError, KernelError: as the layers below say.
+        """
+        began = time.monotonic()
+        if not self._free:
+            raise NothingToInstrument(f"pid {target.pid}: {probes.MAX_SLOTS} targets are instrumented already")
+        try:
+            file = os.open(path or target.process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TargetGoneError(f"the executable of pid {target.pid} can't be opened: {error.strerror}") from error
+        try:
+            one = self._attach(target, file)
+        except GoprobeError:
+            os.close(file)
+            raise
+        log.info(_attached_line(one, (time.monotonic() - began) * 1e3))
+        return one
+
+    def _attach(self, target: Target, file: int) -> Instrumented:
+        plan = self._plan(file)
+        if not plan.probes:
+            raise NothingToInstrument(f"pid {target.pid} can't be instrumented", _reasons(plan))
+        slot = self._free.pop()
+        try:
+            row = np.zeros(1, self._target_dtype)
+            for member, value in plan.values.items():
+                row[member] = value
+            row["active"] = 1
+            row["options"] = self._options
+            self._forget_slot(slot)
+            self._program.maps["targets"].update(_u32(slot), row.tobytes())
+            attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
+        except GoprobeError:
+            self._free.append(slot)
+            raise
+        one = Instrumented(target, slot, plan, file, attachment)
+        self._by_slot[slot] = one
+        self._resources[slot] = target.resource
+        return one
+
+    def _plan(self, file: int) -> Plan:
+        key = _file_key(file)
+        if key not in self._plans:
+            with gobinary.open_binary(f"/proc/self/fd/{file}") as binary:
+                self._plans[key] = probes.select(binary)
+        return self._plans[key]
+
+    def detach(self, one: Instrumented) -> None:
+        """Remove the probes; starts go first, so that what is in flight may still end while the others go."""
+        one.attachment.close()
+        self._program.maps["targets"].update(_u32(one.slot), bytes(self._target_dtype.itemsize))
+
+    def release(self, one: Instrumented) -> None:
+        """Account for a detached target whose records have been drained, and free its slot."""
+        one.counts["unfinished"] += self._sweep(one.slot)
+        self._telemetry.dropped("unfinished", one.counts["unfinished"])
+        self.read_counters(one)
+        self.finished.append(_summary_of(one))
+        log.info(_detached_line(one))
+        os.close(one.file)
+        del self._by_slot[one.slot], self._resources[one.slot]
+        self._free.append(one.slot)
+
+    def _forget_slot(self, slot: int) -> None:
+        """Empty what the slot's last target left: its counters, and its number in the kernel's PID namespace."""
+        counters, tgid_slots = self._program.maps["counters"], self._program.maps["tgid_slots"]
+        for row in range(slot * len(probes.counters()), (slot + 1) * len(probes.counters())):
+            counters.update(_u32(row), bytes(counters.value_bytes))
+        for tgid in list(tgid_slots.keys()):
+            if tgid_slots.lookup(tgid) == _u32(slot):
+                tgid_slots.delete(tgid)
+
+    def _sweep(self, slot: int) -> int:
+        """Delete what is in flight for a slot; return how many spans that were."""
+        key_dtype = self._program.dtype("goroutine_key")
+        swept = 0
+        for library in probes.libraries():
+            in_flight = self._program.maps[f"{library.stem}_inflight"]
+            for key in list(in_flight.keys()):
+                if np.frombuffer(key, key_dtype)["slot"][0] == slot and in_flight.delete(key):
+                    swept += 1
+        return swept
+
+    def read_counters(self, one: Instrumented) -> None:
+        """Take over what the kernel counted for a target since the last time."""
+        names = probes.counters()
+        values = self._program.maps["counters"].sums(one.slot * len(names), len(names))
+        for name, value in zip(names, values, strict=True):
+            new = int(value) - one.counts[name]
+            one.counts[name] += new
+            if name == "started":
+                self._telemetry.started(new)
+            elif name in probes.DROPS:
+                self._telemetry.dropped(name, new)
+        if one.counts["http2_requests"] and not one.http2_said:
+            one.http2_said = True
+            log.warning("pid %d (%s): HTTP/2 seen: not traced", one.target.pid, one.target.service)
+
+    def type_name(self, slot: int, address: int) -> str:
+        """Return the name of the Go type at a file address of a target's executable, ``_OTHER`` where there is none."""
+        one = self._by_slot.get(slot)
+        if one is None:
+            return "_OTHER"
+        key = (_file_key(one.file), address)
+        if key not in self._type_names:
+            try:
+                with gobinary.open_binary(one.path) as binary:
+                    self._type_names[key] = binary.type_name(address) or "_OTHER"
+            except BinaryError:
+                self._type_names[key] = "_OTHER"
+        return self._type_names[key]
+
+    def summary(self) -> list[dict[str, object]]:
+        """Return a line for each target there was."""
+        return [*self.finished, *(_summary_of(one) for one in self)]
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+def _file_key(file: int) -> FileKey:
+    stat = os.fstat(file)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _reasons(plan: Plan) -> str:
+    return (
+        "; ".join(f"{skip.what}: {skip.reason}" for skip in plan.skipped) or "nothing that is known is linked into it"
+    )
+
+
+def _summary_of(one: Instrumented) -> dict[str, object]:
+    return {
+        "pid": one.target.pid,
+        "service": one.target.service,
+        "started": one.counts["started"],
+        "http2_requests": one.counts["http2_requests"],
+        "dropped": {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]},
+    }
+
+
+def _attached_line(one: Instrumented, milliseconds: float) -> str:
+    sites = sum(len(probe.sites) for probe in one.plan.probes)
+    libraries = ", ".join(dict.fromkeys(probe.library for probe in one.plan.probes))
+    line = (
+        f"attached pid={one.target.pid} service={one.target.service} go={one.target.process.build.go_version} "
+        f"libraries={libraries} probes={sites} ms={milliseconds:.0f}"
+    )
+    missing = [f"{skip.what} ({skip.reason})" for skip in one.plan.skipped]
+    return f"{line}; not covered: {'; '.join(missing)}" if missing else line
+
+
+def _detached_line(one: Instrumented) -> str:
+    dropped = {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]}
+    lost = "".join(f", {name} {count}" for name, count in dropped.items())
+    return f"detached pid={one.target.pid} service={one.target.service} started={one.counts['started']}{lost}"
