@@ -153,6 +153,8 @@ class GoProcess:
     """Its ``OTEL_*`` variables."""
     build_id: str = ""
     """Go's, else GNU's in hexadecimal, else empty."""
+    stack_addr: int = 0
+    """Where its first stack begins, field 28 of /proc/PID/stat: another after each exec in place; 0 where it is hidden."""
 
     @property
     def exe_path(self) -> str:

@@ -90,7 +90,12 @@ def go_binary(
     flags = [f"-gcflags={gcflags}", f"-buildmode={'pie' if pie else 'exe'}"]
     flags.append(f"-ldflags={'-s -w ' * strip}{'-linkmode=external' * cgo}")
     flags += ["-race"] * race
-    settings = {"CGO_ENABLED": str(int(cgo or race)), "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
+    settings = {
+        "CGO_ENABLED": str(int(cgo or race)),
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-buildvcs=false",
+        "GOWORK": "off",
+    }
     if goarch:
         settings["GOARCH"] = goarch
     key = hashlib.sha256(repr((go_version(command), language, flags, settings, package)).encode())
@@ -105,7 +110,9 @@ def go_binary(
     return destination
 
 
-def _build(go: Path, folder: Path, language: str, arguments: list[str], settings: dict[str, str], destination: Path) -> None:
+def _build(
+    go: Path, folder: Path, language: str, arguments: list[str], settings: dict[str, str], destination: Path
+) -> None:
     """Build into `destination`, whole or not at all, leaving the module's own go.mod as it is."""
     with tempfile.TemporaryDirectory(dir=destination.parent) as temporary:
         go_mod = Path(temporary) / "go.mod"

@@ -1,0 +1,52 @@
+# Everything a person or CI runs here. `make help` lists it.
+# Whatever needs root asks sudo for it, unless it is root already.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint format test-versions test-jaeger test-wild test-bare clean
+
+VENV := .venv/bin
+PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
+PYTHON := otel_goprobe tests benchmarks $(shell grep -l '^\#!/usr/bin/env python3' scripts/*)
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## make .venv/bin/otel-goprobe, installing what it needs (apt, pip)
+	@scripts/setup
+
+demo: setup  ## an example Go service, the agent, requests, their traces (JAEGER=1: in a real Jaeger)
+	@$(VENV)/python scripts/demo $(if $(filter-out 0,$(JAEGER)),--jaeger)
+
+setup-dev:
+	@scripts/setup dev
+
+test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
+	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild'
+
+lint: setup-dev  ## ruff, mypy, the one way of imports
+	$(VENV)/ruff check $(PYTHON)
+	$(VENV)/ruff format --check $(PYTHON)
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+format: setup-dev  ## rewrite the Python sources as `make lint` wants them
+	$(VENV)/ruff check --fix $(PYTHON)
+	$(VENV)/ruff format $(PYTHON)
+
+test-versions: setup-dev  ## Go 1.21 to 1.27, plain and stripped (the first time 450 MB of toolchains)
+	$(PYTEST) tests -m versions
+
+test-jaeger: setup-dev  ## a real Collector, Jaeger and browser (the first time some minutes to build them)
+	@scripts/apt-missing chromium
+	@$(VENV)/python tests/backends/build.py
+	$(PYTEST) tests -m 'jaeger or collector'
+
+test-wild: setup-dev  ## a real program that nobody here wrote, from Go's module proxy
+	$(PYTEST) tests -m wild
+
+test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, from a fresh clone of HEAD
+	@scripts/as-root scripts/bare-machine
+
+clean:  ## remove what was made in the tree (not the cache outside it)
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

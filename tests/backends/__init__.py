@@ -1,0 +1,1 @@
+"""Real receivers of traces for the tests and the demo: a Jaeger and an OpenTelemetry Collector."""

@@ -1,0 +1,37 @@
+"""What every test may ask for; which tests run when nobody says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import goprograms
+import pytest
+
+OWN_TARGETS = ("versions", "jaeger", "wild", "collector")
+"""Markers of tests that take minutes: `make test-versions` and so on; a plain `pytest` leaves them out."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has a make target of its own, unless -m or the test's own name asks for it."""
+    if config.option.markexpr or any("::" in argument for argument in config.args):
+        return
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in OWN_TARGETS)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs root where there is none; a skip in CI is a failure."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("needs root, and CI has to give it")
+        pytest.skip("needs root: sudo make test")
+
+
+@pytest.fixture(scope="session")
+def go_binary() -> Callable[..., Path]:
+    """Give `goprograms.go_binary`: a program of tests/go, built as asked, kept in the cache."""
+    return goprograms.go_binary

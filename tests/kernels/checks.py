@@ -1,0 +1,289 @@
+"""What is tried on a kernel, one function each, in the order of the table; called by `inside`, in the virtual machine.
+
+Each function returns what the table says of it, and raises where it found something wrong. Emulated processors are 10
+to 20 times slower than real ones: what is measured here compares kernels, and deadlines are long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import expect
+from harness.agent import Agent, Outcome, run
+from harness.client import Load, Request, ask, in_turn, one_after_another, page
+from harness.receiver import Receiver, Span
+from harness.target import Line, Target
+from harness.traces import bpf_ids, changed_text, link_exists, program_exists
+
+from otel_goprobe import kernel
+from otel_goprobe.probes import base
+
+ATTACH_S = 300.0
+"""The first start compiles the BPF programs: 40 s were seen."""
+STOP_S = 60.0
+ANSWER_S = 120.0
+REQUESTS = 23
+LOAD_REQUESTS = 300
+DETACH_S = 10.0
+"""What detaching may take on an emulated processor."""
+
+RING_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What the checks share."""
+
+    programs: dict[str, Path]
+    """Go programs, on a file system that may be written, by how they were built."""
+    cache: Path
+    """Where compiled BPF programs are kept."""
+
+
+def preemption(_: Guest) -> str:
+    """Which of the kernel's preemption models is on."""
+    path = Path("/sys/kernel/debug/sched/preempt")
+    text = path.read_text(encoding="ascii")
+    return text[text.index("(") + 1 : text.index(")")]
+
+
+def lockdown(_: Guest) -> str:
+    """Which lockdown is on."""
+    text = Path("/sys/kernel/security/lockdown").read_text(encoding="ascii")
+    return text[text.index("[") + 1 : text.index("]")]
+
+
+def compiles(guest: Guest) -> str:
+    """BCC compiles the programs here, without headers, and nothing is missing that the agent can't do without."""
+    began = time.monotonic()
+    with _loaded(guest):
+        took = time.monotonic() - began
+    return f"in {took:.0f} s"
+
+
+def loads(guest: Guest) -> str:
+    """The verifier accepts all programs; how many instructions it walked for the largest."""
+    began = time.monotonic()
+    with _loaded(guest) as program:
+        took = time.monotonic() - began
+        walked = max(program.verified_instructions.values())
+    return f"in {took:.1f} s; at most {walked} instructions walked"
+
+
+def attach_way(guest: Guest) -> str:
+    """How uprobes are attached."""
+    with _loaded(guest) as program:
+        return program.attach_way
+
+
+def sleepable(guest: Guest) -> str:
+    """Whether programs may fault pages in."""
+    with _loaded(guest) as program:
+        return "yes" if program.sleepable else "no: pages that aren't present are counted, not read"
+
+
+def process_events(guest: Guest) -> str:
+    """Raw tracepoints tell of a program's start and end, without tracefs."""
+    with (
+        _loaded(guest) as program,
+        contextlib.closing(kernel.Ring(program.maps["process_events"], program.dtype("process_event"))) as ring,
+        kernel.attach_tracepoints(program),
+    ):
+        child = subprocess.Popen(["/bin/true"])
+        child.wait()
+        events = ring.drain()
+    kinds = {int(event["exited"]) for event in events if event["tgid"] == child.pid}
+    assert kinds == {0, 1}, f"events of pid {child.pid}: {events}"
+    return "exec and exit"
+
+
+def doctor(guest: Guest) -> str:
+    """``otel-goprobe doctor`` finds the machine fit."""
+    done = run("doctor", environment=_environment(guest), timeout_s=ATTACH_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "fit"
+
+
+def requests(build: str, guest: Guest) -> str:
+    """23 requests of seven kinds are 23 spans with the target's own facts; how long attaching and detaching took."""
+    sent = in_turn(REQUESTS)
+    with Receiver() as receiver, Target(guest.programs[build]) as server, _agent(guest, receiver, server) as agent:
+        answers = one_after_another(server.port, sent)
+        log = server.wait_log(REQUESTS, ANSWER_S)
+        outcome, seconds = _stopped(agent, server, guest.programs[build])
+    assert [answer.status for answer in answers] == [request.status for request in sent]
+    _accounted(outcome, receiver.spans, log, sent)
+    return f"{REQUESTS} of {REQUESTS}; detached in {seconds:.1f} s"
+
+
+def under_load(guest: Guest) -> str:
+    """Requests of four connections at once, on two processors, are all told, each with its own facts."""
+    exe = guest.programs["plain"]
+    with Receiver() as receiver, Target(exe) as server, _agent(guest, receiver, server) as agent:
+        with Load(server.port, threads=4) as load:
+            load.more(LOAD_REQUESTS, ANSWER_S)
+        log = server.wait_log(load.answered, ANSWER_S)
+        outcome = agent.stop(timeout_s=STOP_S)
+    assert load.failures == []
+    _accounted(outcome, receiver.spans, log, [page("/ok")])
+    return f"{len(log)} of {len(log)}"
+
+
+def restart(guest: Guest) -> str:
+    """A program that starts later, ends and starts again is attached to each time; after how long."""
+    exe = guest.programs["plain"]
+    delays = []
+    with (
+        Receiver() as receiver,
+        Agent("--service", "shop", f"--exe={exe}", environment=_environment(guest, receiver)) as agent,
+    ):
+        agent.stderr.wait_for("waiting", timeout_s=ATTACH_S)
+        for count in (1, 2):
+            with Target(exe) as server:
+                agent.stderr.wait_for("^attached", count, ATTACH_S)
+                arrived = [at for at, text in agent.stderr.lines if text.startswith("attached")][-1]
+                delays.append(arrived - server.started_at)
+                one_after_another(server.port, in_turn(REQUESTS))
+                server.wait_log(REQUESTS, ANSWER_S)
+                assert server.stop() == 0
+            agent.stderr.wait_for("^detached", count, ATTACH_S)
+        outcome = agent.stop(timeout_s=STOP_S)
+    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * REQUESTS, 2 * REQUESTS, {}), outcome
+    assert len(receiver.spans) == 2 * REQUESTS
+    return f"after {max(delays):.1f} s"
+
+
+def reexec(guest: Guest) -> str:
+    """A program that replaces itself in place is traced again, as what it has become."""
+    exe = guest.programs["PIE"]
+    with Receiver() as receiver, Target(exe) as server, _agent(guest, receiver, server) as agent:
+        assert ask(server.port, "/reexec").status == 200
+        server.stdout.wait_for("^ready$", 2, ANSWER_S)
+        agent.stderr.wait_for("^attached", 2, ATTACH_S)
+        before = len(server.log())
+        sent = in_turn(REQUESTS)
+        one_after_another(server.port, sent)
+        log = server.wait_log(before + REQUESTS, ANSWER_S)[before:]
+        outcome = agent.stop(timeout_s=STOP_S)
+    assert outcome.balanced, outcome
+    assert len(outcome.targets) == 2
+    ports = {int(line.remote.rpartition(":")[2]) for line in log}
+    spans = [span for span in receiver.spans if span.attributes["network.peer.port"] in ports]
+    expect.spans_match(spans, log, sent, timing=False)
+    return f"{REQUESTS} of {REQUESTS} afterwards"
+
+
+def launched(guest: Guest) -> str:
+    """``run -- CMD`` misses nothing, not even the first request."""
+    program = [str(guest.programs["stripped"]), "-self", str(REQUESTS), "-exit", "7"]
+    with (
+        Receiver() as receiver,
+        Agent("--service", "shop", environment=_environment(guest, receiver), program=program) as agent,
+    ):
+        outcome = agent.wait(ATTACH_S)
+    assert outcome.code == 7, outcome
+    assert (outcome.started, outcome.exported, outcome.dropped) == (REQUESTS, REQUESTS, {}), outcome
+    assert len(receiver.spans) == REQUESTS
+    return f"{REQUESTS} of {REQUESTS}"
+
+
+def killed(guest: Guest) -> str:
+    """After ``kill -9`` under load every request is answered, and soon nothing of the agent is in the kernel."""
+    exe = guest.programs["plain"]
+    with Receiver() as receiver, Target(exe, "-quiet") as server, Load(server.port) as load:
+        load.more(REQUESTS, ANSWER_S)
+        with _agent(guest, receiver, server) as agent:
+            assert changed_text(server.pid, exe)
+            programs, links = bpf_ids(agent.pid)
+            assert programs
+            assert links
+            load.more(REQUESTS, ANSWER_S)
+            began = time.monotonic()
+            agent.kill()
+        load.more(REQUESTS, ANSWER_S)
+        while [*filter(program_exists, programs), *filter(link_exists, links)] or changed_text(server.pid, exe):
+            assert time.monotonic() - began < STOP_S, "programs, links or breakpoints are left"
+            time.sleep(0.1)
+        took = time.monotonic() - began
+        load.more(REQUESTS, ANSWER_S)
+    assert load.failures == []
+    return f"clean after {took:.1f} s"
+
+
+Check = Callable[[Guest], str]
+
+
+def sequence(builds: list[str]) -> dict[str, Check]:
+    """Return the checks by the name that the table gives them.
+
+    Args:
+        builds: keys of `Guest.programs` that are sent 23 requests.
+    """
+    return {
+        "Preemption": preemption,
+        "Lockdown": lockdown,
+        "Programs compiled by BCC": compiles,
+        "Programs accepted by the verifier": loads,
+        "Uprobes attached by": attach_way,
+        "Sleepable programs": sleepable,
+        "Process events (raw tracepoints)": process_events,
+        "`otel-goprobe doctor`": doctor,
+        **{f"23 requests, {build}": functools.partial(requests, build) for build in builds},
+        "Every request of four connections at once": under_load,
+        "Restarted program attached to": restart,
+        "Program that executes itself anew": reexec,
+        "`run -- CMD`, from the first request": launched,
+        "Agent ended by `kill -9`": killed,
+    }
+
+
+@contextlib.contextmanager
+def _loaded(guest: Guest) -> Iterator[kernel.Program]:
+    """Load the core unit as the agent does."""
+    with kernel.load(
+        base.unit(kernel.bpf_folder()), cache_dir=guest.cache, sizes={"ring_256": RING_BYTES, "ring_1024": RING_BYTES}
+    ) as program:
+        yield program
+
+
+def _environment(guest: Guest, receiver: Receiver | None = None) -> dict[str, str]:
+    return {"OTEL_GOPROBE_CACHE": str(guest.cache), **(receiver.environment if receiver else {})}
+
+
+@contextlib.contextmanager
+def _agent(guest: Guest, receiver: Receiver, server: Target) -> Iterator[Agent]:
+    """Start an agent on a target and wait until it is attached."""
+    with Agent(
+        "--service", "shop", "--pid", str(server.pid), environment=_environment(guest, receiver)
+    ) as agent:
+        agent.stderr.wait_for("^attached", timeout_s=ATTACH_S)
+        print(*agent.stderr.matching("^attached"), file=sys.stderr)
+        yield agent
+
+
+def _stopped(agent: Agent, server: Target, exe: Path) -> tuple[Outcome, float]:
+    """End the agent as Ctrl-C does; how it ended, and seconds until the last breakpoint was out of the target."""
+    offsets = changed_text(server.pid, exe)
+    assert offsets
+    began = time.monotonic()
+    outcome = agent.stop(timeout_s=STOP_S)
+    seconds = time.monotonic() - began
+    assert changed_text(server.pid, exe) == []
+    assert seconds <= DETACH_S, f"the agent took {seconds:.1f} s to end:\n{outcome.stderr}"
+    return outcome, seconds
+
+
+def _accounted(outcome: Outcome, spans: list[Span], log: list[Line], sent: list[Request]) -> None:
+    """Check that each logged request is one span with the right attributes, as long as its handler at least."""
+    count = len(log)
+    assert (outcome.code, outcome.started, outcome.exported, outcome.dropped) == (0, count, count, {}), outcome
+    expect.spans_match(spans, log, sent, timing=False)
+    for span, line in expect.pairs(spans, log):
+        assert span.end - span.start >= line.end - line.start, f"{span} is shorter than its handler {line}"

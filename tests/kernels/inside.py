@@ -1,0 +1,82 @@
+"""Inside a virtual machine: do the checks and write what they find, line by line, to a folder of the host.
+
+    python -m kernels.inside FOLDER
+
+`machine` starts it as root of the guest. FOLDER is shared with the host and has ``programs.json`` (how built -> path).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from kernels import checks, results
+from otel_goprobe import kernel
+
+WORK = Path("/run/otel-goprobe-kernels")
+"""Of the guest: a tmpfs of its own, because the rest is the host's file system over 9p."""
+MOUNTS = (("debugfs", "/sys/kernel/debug"), ("securityfs", "/sys/kernel/security"))
+NOT_OF_KERNEL = "CAP_"
+
+
+def prepare(folder: Path) -> checks.Guest:
+    """Mount what a booted system has mounted, bring up 127.0.0.1, copy the programs."""
+    for kind, place in MOUNTS:
+        if not os.path.ismount(place):
+            subprocess.run(["mount", "-t", kind, kind, place], check=True)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    WORK.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "exec,mode=755", "tmpfs", WORK], check=True)
+    programs = {}
+    for build, path in json.loads((folder / "programs.json").read_text()).items():
+        programs[build] = WORK / "programs" / str(len(programs)) / "http_server"
+        programs[build].parent.mkdir(parents=True)
+        shutil.copy(path, programs[build])
+    return checks.Guest(programs, WORK / "cache")
+
+
+def features() -> list[results.Result]:
+    """What `otel_goprobe.kernel` finds by trying."""
+    found = []
+    for feature in kernel.probe_features():
+        if feature.name.startswith(NOT_OF_KERNEL):
+            continue
+        state: results.State = "yes" if feature.state == "yes" else "failed" if feature.required else "lacks"
+        found.append(results.Result(feature.name, state, feature.state, feature.detail))
+    return found
+
+
+def attempt(name: str, check: checks.Check, guest: checks.Guest) -> results.Result:
+    """Do one check; whatever goes wrong in it is what it found."""
+    began = time.monotonic()
+    try:
+        found = check(guest)
+    except Exception as error:  # noqa: BLE001 - the boundary: the next checks are to be done all the same
+        detail = "".join(traceback.format_exception(error))
+        return results.Result(name, "failed", type(error).__name__, detail, time.monotonic() - began)
+    return results.Result(name, "yes", found, seconds=time.monotonic() - began)
+
+
+def main() -> None:
+    """Do all checks."""
+    folder = Path(sys.argv[1])
+    lines = folder / "results.jsonl"
+    release = os.uname().release
+    results.append(lines, results.Result("Kernel", "yes", release))
+    guest = prepare(folder)
+    for feature in features():
+        results.append(lines, feature)
+    for name, check in checks.sequence(list(guest.programs)).items():
+        result = attempt(name, check, guest)
+        print(f"{result.state}: {name}: {result.found} ({result.seconds:.0f} s)\n{result.detail}", flush=True)
+        results.append(lines, result)
+
+
+if __name__ == "__main__":
+    main()
