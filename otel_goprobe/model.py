@@ -154,7 +154,7 @@ class GoProcess:
     build_id: str = ""
     """Go's, else GNU's in hexadecimal, else empty."""
     stack_addr: int = 0
-    """Where its first stack begins, field 28 of /proc/PID/stat: another after each exec in place; 0 where it is hidden."""
+    """Where its first stack begins (field 28 of /proc/PID/stat): another after each exec; 0 where that is hidden."""
 
     @property
     def exe_path(self) -> str:

@@ -140,7 +140,7 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def stack_is_random(pid: int) -> bool:
-    """Whether an exec of this process shows in `Stat.stack_addr`: neither sysctl nor ``setarch -R`` has switched it off."""
+    """Whether an exec of this process shows in `Stat.stack_addr`: no sysctl and no ``setarch -R`` forbids it."""
     try:
         switched_on = Path("/proc/sys/kernel/randomize_va_space").read_text("ascii").strip() != "0"
     except OSError:
