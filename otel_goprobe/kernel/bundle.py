@@ -230,12 +230,18 @@ def _write_cached(entry: Path, bundle: Bundle) -> None:
 
 def _compile_in_child(request: CompileRequest) -> Bundle:
     # -P: a folder named bcc where the user happens to stand is not the one that is meant.
-    child = subprocess.run(
-        [sys.executable, "-P", "-m", "otel_goprobe.kernel.compiler"],
-        input=msgspec.json.encode(request),
-        capture_output=True,
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", "-m", "otel_goprobe.kernel.compiler"],
+            input=msgspec.json.encode(request),
+            capture_output=True,
+            check=False,
+        )
+    except OSError as error:
+        raise CompilerError(
+            f"the compiler child can't be started: {sys.executable}: {error.strerror}",
+            "install otel-goprobe where this user may execute its Python",
+        ) from error
     diagnostics = child.stderr.decode(errors="replace").strip()
     try:
         answer = msgspec.msgpack.decode(child.stdout, type=CompileSuccess | CompileFailure)
