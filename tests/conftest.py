@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import goprograms
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 OWN_TARGETS = ("versions", "jaeger", "wild", "collector")
 """Markers of tests that take minutes: `make test-versions` and so on; a plain `pytest` leaves them out."""

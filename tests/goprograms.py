@@ -1,4 +1,4 @@
-"""The Go programs of tests/go -> executables, built once for each way to build them; called by the tests of all folders.
+"""The Go programs of tests/go -> executables, built once for each way to build them; called by tests of all folders.
 
 They are kept in the project's cache folder (scripts/cache-folder), by a key of sources, arguments and Go version.
 """
@@ -106,13 +106,11 @@ def go_binary(
     with (destination.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not destination.exists():
-            _build(command, folder, language, [*flags, package], settings, destination)
+            _build([command, "build", *flags, package], folder, language, settings, destination)
     return destination
 
 
-def _build(
-    go: Path, folder: Path, language: str, arguments: list[str], settings: dict[str, str], destination: Path
-) -> None:
+def _build(command: list[str | Path], folder: Path, language: str, settings: dict[str, str], destination: Path) -> None:
     """Build into `destination`, whole or not at all, leaving the module's own go.mod as it is."""
     with tempfile.TemporaryDirectory(dir=destination.parent) as temporary:
         go_mod = Path(temporary) / "go.mod"
@@ -121,14 +119,15 @@ def _build(
         if (folder / "go.sum").exists():
             go_mod.with_suffix(".sum").write_bytes((folder / "go.sum").read_bytes())
         made = Path(temporary) / "program"
+        flags = " ".join([settings["GOFLAGS"], f"-modfile={go_mod}", f"-o={made}"])
         done = subprocess.run(
-            [go, "build", f"-modfile={go_mod}", "-o", made, *arguments],
+            command,
             cwd=folder,
-            env={**os.environ, **settings},
+            env={**os.environ, **settings, "GOFLAGS": flags},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"{go} could not build {folder.name}:\n{done.stderr}")
+            raise RuntimeError(f"{' '.join(map(str, command))} failed for tests/go/{folder.name}:\n{done.stderr}")
         made.rename(destination)

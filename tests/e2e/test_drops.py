@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
@@ -15,6 +15,9 @@ from harness.agent import Agent
 from harness.client import Request, ask, at_once, in_turn, one_after_another, page
 from harness.receiver import Receiver, free_port
 from harness.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 
@@ -30,9 +33,14 @@ def server() -> Iterator[Target]:
 
 
 class Blocked:
-    """Requests that the server holds until it is told to let them go; a context manager that ends what is left."""
+    """Requests that the server holds until it is told to let them go.
+
+    Attributes:
+        others: requests that this has sent besides those.
+    """
 
     def __init__(self, port: int) -> None:
+        self.others = 0
         self._port = port
         self._writers: list[asyncio.StreamWriter] = []
         self._readers: list[asyncio.StreamReader] = []
@@ -46,15 +54,21 @@ class Blocked:
                 self._readers.append(reader)
                 self._writers.append(writer)
                 writer.write(request)
-        async with asyncio.timeout(30):
-            while await asyncio.to_thread(self._blocked) < count:
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(self._wait_blocked, count)
 
-    def _blocked(self) -> int:
-        return int(ask(self._port, "/blocked").body)
+    def _wait_blocked(self, count: int) -> None:
+        until = time.monotonic() + 30
+        while True:
+            self.others += 1
+            if (blocked := int(ask(self._port, "/blocked").body)) >= count:
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"{blocked} of {count} requests are held")
+            time.sleep(0.05)
 
     async def release(self) -> list[bytes]:
         """Let them go and return the first line of each answer."""
+        self.others += 1
         await asyncio.to_thread(ask, self._port, "/release")
         async with asyncio.timeout(60):
             answers = [(await reader.read()).partition(b"\r\n")[0] for reader in self._readers]
@@ -70,20 +84,24 @@ class Blocked:
 def test_in_flight_full(server: Target, receiver: Receiver) -> None:
     """Of ten requests at once four are followed; the others are counted, and later ones are traced again."""
 
-    async def hold_ten() -> None:
+    async def hold_ten() -> int:
         blocked = Blocked(server.port)
         await blocked.hold(10)
         await blocked.release()
+        return blocked.others
 
     with Agent("--pid", str(server.pid), "--max-in-flight", "4", environment=receiver.environment) as agent:
         agent.attached()
-        asyncio.run(hold_ten())
+        requests = 10 + asyncio.run(hold_ten()) + 1
         assert ask(server.port, "/ok").status == 200
-        requests = len(server.wait_log(12))
+        server.wait_log(requests)
         outcome = agent.stop()
     assert outcome.started == requests
-    assert outcome.dropped == {"in_flight_full": requests - 5}
-    assert outcome.exported == 5 == len(receiver.spans)
+    assert list(outcome.dropped) == ["in_flight_full"]
+    assert outcome.dropped["in_flight_full"] >= 6
+    assert outcome.balanced
+    assert outcome.exported == len(receiver.spans)
+    assert 1 <= sum(span.name == "GET /block" for span in receiver.spans) <= 4
     assert receiver.spans[-1].name == "GET /ok"
 
 
@@ -112,6 +130,35 @@ def test_export_refused(server: Target, receiver: Receiver) -> None:
     assert "400" in outcome.stderr
 
 
+def test_rejected_by_collector(server: Target, receiver: Receiver) -> None:
+    """What a collector takes only in part is counted as it says."""
+    receiver.rejects = 3
+    with Agent(
+        "--pid", str(server.pid), environment={**receiver.environment, "OTEL_BSP_SCHEDULE_DELAY": "2000"}
+    ) as agent:
+        agent.attached()
+        one_after_another(server.port, in_turn(23))
+        outcome = agent.stop()
+    rejected = 3 * receiver.exports
+    assert (outcome.started, outcome.exported) == (23, 23 - rejected)
+    assert outcome.dropped == {"rejected_by_collector": rejected}
+    assert "not these" in outcome.stderr
+
+
+def test_console_closed(server: Target) -> None:
+    """``--exporter console | head`` ends the agent; what nobody reads is counted."""
+    head = ["sh", "-c", '"$@" | head -n 2', "sh"]
+    with Agent("--pid", str(server.pid), "--exporter", "console", environment={}, prefix=head) as agent:
+        agent.attached()
+        one_after_another(server.port, [page("/ok")])
+        agent.stdout.wait_for("GET /ok")
+        one_after_another(server.port, in_turn(22))
+        outcome = agent.wait()
+    assert outcome.started == 23
+    assert outcome.balanced
+    assert list(outcome.dropped) == ["console_closed"]
+
+
 def test_collector_away(server: Target) -> None:
     """With no collector at all the agent works on, says it once, and ends within 5 s with everything counted."""
     with Agent(
@@ -130,17 +177,21 @@ def test_collector_away(server: Target) -> None:
 
 
 def test_collector_that_does_not_answer(server: Target, receiver: Receiver) -> None:
-    """A collector that takes the bytes and never answers doesn't hold the agent's end up."""
+    """A collector that takes the bytes and never answers doesn't hold up the agent's end; the queue is counted."""
     receiver.go_on.clear()
     with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
         agent.attached()
+        one_after_another(server.port, in_turn(23))
+        while not receiver.asked:
+            time.sleep(0.05)
         one_after_another(server.port, in_turn(23))
         before = time.monotonic()
         outcome = agent.stop()
         took_s = time.monotonic() - before
     assert took_s < 5
-    assert outcome.started == 23
+    assert (outcome.started, outcome.exported) == (46, 0)
     assert outcome.balanced
+    assert set(outcome.dropped) == {"export_failed", "shutdown"}
 
 
 def test_collector_comes_back(server: Target) -> None:
@@ -178,20 +229,20 @@ def test_export_queue_full(server: Target, receiver: Receiver) -> None:
 
 
 def test_unfinished(server: Target, receiver: Receiver) -> None:
-    """Requests that are still in their handlers when the agent ends are counted, and so are those of a killed target."""
+    """Requests that are still in their handlers when the agent ends are counted."""
 
-    async def hold_three() -> Blocked:
+    async def hold_three() -> int:
         blocked = Blocked(server.port)
         await blocked.hold(3)
-        return blocked
+        return blocked.others
 
     with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
         agent.attached()
-        asyncio.run(hold_three())
-        asked = len(server.log())
+        others = asyncio.run(hold_three())
+        server.wait_log(others)
         outcome = agent.stop()
-    assert outcome.started == asked + 3
-    assert outcome.exported == asked
+    assert outcome.started == others + 3
+    assert outcome.exported == others
     assert outcome.dropped == {"unfinished": 3}
 
 
@@ -216,14 +267,14 @@ def test_what_was_in_flight_before_is_no_span(server: Target, receiver: Receiver
     async def straddle() -> None:
         blocked = Blocked(server.port)
         await blocked.hold(5)
-        before = len(server.log())
+        server.wait_log(blocked.others)
         with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
             await asyncio.to_thread(agent.attached)
             assert len(await blocked.release()) == 5
             await asyncio.to_thread(at_once, server.port, [page("/ok")] * 7)
-            seen = len(server.wait_log(before + 5 + 8)) - before - 5
+            server.wait_log(blocked.others + 5 + 7)
             outcome = await asyncio.to_thread(agent.stop)
-        assert (outcome.started, outcome.exported, outcome.dropped) == (seen, seen, {})
+        assert (outcome.started, outcome.exported, outcome.dropped) == (8, 8, {})
 
     asyncio.run(straddle())
     assert not [span for span in receiver.spans if span.name == "GET /block"]
@@ -236,18 +287,17 @@ def test_10_000_requests_in_flight(server: Target, receiver: Receiver) -> None:
     wanted = MANY + 500
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), max(hard, wanted)))
 
-    async def hold_many() -> list[bytes]:
+    async def hold_many() -> tuple[list[bytes], int]:
         blocked = Blocked(server.port)
         await blocked.hold(MANY)
-        return await blocked.release()
+        return await blocked.release(), blocked.others
 
     with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
         agent.attached()
-        answers = asyncio.run(hold_many())
-        log = server.wait_log(MANY + 1)
+        answers, others = asyncio.run(hold_many())
+        log = server.wait_log(MANY + others)
         outcome = agent.stop()
     assert set(answers) == {b"HTTP/1.1 200 OK"}
-    log = server.log()
     assert (outcome.started, outcome.exported, outcome.dropped) == (len(log), len(log), {})
     blocked_spans = [span for span in receiver.spans if span.name == "GET /block"]
     assert len(blocked_spans) == MANY

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
@@ -13,6 +12,12 @@ from harness.agent import Agent
 from harness.client import Connection, Request, ask, at_once, in_turn, one_after_another, page
 from harness.receiver import GrpcReceiver, Receiver
 from harness.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness.client import Answer
 
 pytestmark = pytest.mark.root
 
@@ -37,7 +42,7 @@ def server(exe: Path) -> Iterator[Target]:
 
 @pytest.mark.parametrize("send", [one_after_another, at_once])
 def test_23_requests_of_7_kinds_are_23_spans(
-    server: Target, receiver: Receiver, send: Callable[..., list[object]]
+    server: Target, receiver: Receiver, send: Callable[..., list[Answer]]
 ) -> None:
     """Exactly one span each, with the target's own facts and enclosing its own interval."""
     requests = in_turn(23)
@@ -178,7 +183,7 @@ def test_tls_is_https_and_http2_is_not_misread(exe: Path, receiver: Receiver) ->
         Agent("--service", "shop", "--pid", str(server.pid), environment=receiver.environment) as agent,
     ):
         agent.attached()
-        over_http2 = [exe, "-get", f"https://127.0.0.1:{server.port}/ok", "-times", "7"]
+        over_http2: list[str | Path] = [exe, "-get", f"https://127.0.0.1:{server.port}/ok", "-times", "7"]
         subprocess.run(over_http2, check=True, capture_output=True, timeout=20)
         requests = [page("/ok"), page("/fail", 500), Request("/nowhere", status=404)]
         assert [ask(server.port, request, tls=True).status for request in requests] == [200, 500, 404]

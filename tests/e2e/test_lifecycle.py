@@ -7,15 +7,18 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
 from harness import expect
 from harness.agent import Agent
-from harness.client import Load, Request, ask, in_turn, one_after_another
-from harness.receiver import Receiver
+from harness.client import Load, ask, in_turn, one_after_another
 from harness.target import DEADLINE_S, Target
 from harness.traces import bpf_ids, changed_text, link_exists, program_exists
+
+if TYPE_CHECKING:
+    from harness.receiver import Receiver
 
 pytestmark = pytest.mark.root
 
@@ -35,14 +38,13 @@ def wait_until_gone(programs: set[int], links: set[int]) -> None:
         time.sleep(0.05)
 
 
-def test_killed_agent_leaves_nothing(receiver: Receiver) -> None:
+def test_killed_agent_leaves_nothing(own_exe: Path, receiver: Receiver) -> None:
     """After ``kill -9`` under load the target answers, its text is as on disk, and no program or link is left."""
-    exe = go_binary("http_server")
-    with Target(exe, "-quiet") as server, Load(server.port) as load:
+    with Target(own_exe, "-quiet") as server, Load(server.port) as load:
         load.more(100)
         with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
             agent.attached()
-            assert changed_text(server.pid, exe)
+            assert changed_text(server.pid, own_exe)
             programs, links = bpf_ids(agent.pid)
             assert programs
             assert links
@@ -50,14 +52,13 @@ def test_killed_agent_leaves_nothing(receiver: Receiver) -> None:
             agent.kill()
         load.more(1000)
         wait_until_gone(programs, links)
-        assert changed_text(server.pid, exe) == []
+        assert changed_text(server.pid, own_exe) == []
     assert load.failures == []
 
 
-def test_stopped_agent_leaves_nothing(receiver: Receiver) -> None:
+def test_stopped_agent_leaves_nothing(own_exe: Path, receiver: Receiver) -> None:
     """After SIGTERM too."""
-    exe = go_binary("http_server")
-    with Target(exe, "-quiet") as server, Load(server.port) as load:
+    with Target(own_exe, "-quiet") as server, Load(server.port) as load:
         with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
             agent.attached()
             programs, links = bpf_ids(agent.pid)
@@ -66,7 +67,7 @@ def test_stopped_agent_leaves_nothing(receiver: Receiver) -> None:
         assert outcome.code == 0
         assert outcome.balanced
         wait_until_gone(programs, links)
-        assert changed_text(server.pid, exe) == []
+        assert changed_text(server.pid, own_exe) == []
         load.more(100)
     assert load.failures == []
     assert outcome.exported == len(receiver.spans)
@@ -74,19 +75,22 @@ def test_stopped_agent_leaves_nothing(receiver: Receiver) -> None:
 
 def test_killed_target_does_not_stop_the_agent(own_exe: Path, receiver: Receiver) -> None:
     """The agent says that it is gone, accounts for it, and traces the one that remains and the one that comes."""
-    with Target(own_exe) as first, Target(own_exe) as second:
-        with Agent("--service", "shop", f"--exe={own_exe}", environment=receiver.environment) as agent:
-            agent.attached(2)
-            with Load(first.port, threads=2) as load:
-                load.more(100)
-                first.kill()
-            agent.stderr.wait_for("^detached")
-            one_after_another(second.port, in_turn(23))
-            with Target(own_exe) as third:
-                agent.attached(3)
-                one_after_another(third.port, in_turn(23))
-                logged = len(second.log()) + len(third.log())
-                outcome = agent.stop()
+    with (
+        Target(own_exe) as first,
+        Target(own_exe) as second,
+        Agent("--service", "shop", f"--exe={own_exe}", environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        with Load(first.port, threads=2) as load:
+            load.more(100)
+            first.kill()
+        agent.stderr.wait_for("^detached")
+        one_after_another(second.port, in_turn(23))
+        with Target(own_exe) as third:
+            agent.attached(3)
+            one_after_another(third.port, in_turn(23))
+            logged = len(second.wait_log(23)) + len(third.wait_log(23))
+            outcome = agent.stop()
     assert outcome.balanced
     assert set(outcome.dropped) <= {"unfinished"}
     by_pid = {target["pid"]: target["started"] for target in outcome.targets}
@@ -97,9 +101,8 @@ def test_killed_target_does_not_stop_the_agent(own_exe: Path, receiver: Receiver
 
 
 @pytest.mark.timeout(300)
-def test_attach_and_detach_50_times_under_load(receiver: Receiver) -> None:
+def test_attach_and_detach_50_times_under_load(own_exe: Path, receiver: Receiver) -> None:
     """No request fails, nothing is left, and the spans of all agents, two at a time on one target, add up."""
-    exe = go_binary("http_server")
 
     def come_and_go(_: int) -> int:
         with Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
@@ -110,10 +113,10 @@ def test_attach_and_detach_50_times_under_load(receiver: Receiver) -> None:
         assert outcome.balanced
         return outcome.exported
 
-    with Target(exe, "-quiet") as server, Load(server.port, threads=2, pause_s=0.002) as load:
+    with Target(own_exe, "-quiet") as server, Load(server.port, threads=2, pause_s=0.002) as load:
         with ThreadPoolExecutor(2) as two:
             exported = sum(two.map(come_and_go, range(TIMES)))
-        assert changed_text(server.pid, exe) == []
+        assert changed_text(server.pid, own_exe) == []
         load.more(10)
     assert load.failures == []
     assert exported == len(receiver.spans) >= TIMES * 10
@@ -123,18 +126,20 @@ def test_attach_and_detach_50_times_under_load(receiver: Receiver) -> None:
 def test_program_that_reexecutes_itself_under_load(receiver: Receiver) -> None:
     """A PIE program replaces itself in place, three times: no request fails, and it is traced again each time."""
     exe = go_binary("http_server", pie=True)
-    with Target(exe) as server, Load(server.port, keep_alive=False, pause_s=0.002) as load:
-        with Agent("--service", "shop", "--pid", str(server.pid), environment=receiver.environment) as agent:
-            agent.attached()
-            for count in range(2, 5):
-                load.more(50)
-                assert ask(server.port, "/reexec").status == 200
-                server.stdout.wait_for("^ready$", count)
-                agent.attached(count)
-                load.more(50)
-                marker = f"/tree/{count}"
-                assert ask(server.port, marker).status == 200
-            outcome = agent.stop()
+    with (
+        Target(exe) as server,
+        Load(server.port, keep_alive=False, pause_s=0.002) as load,
+        Agent("--service", "shop", "--pid", str(server.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        for count in range(2, 5):
+            load.more(50)
+            assert ask(server.port, "/reexec").status == 200
+            server.stdout.wait_for("^ready$", count)
+            agent.attached(count)
+            load.more(50)
+            assert ask(server.port, f"/tree/{count}").status == 200
+        outcome = agent.stop()
     assert load.failures == []
     assert outcome.balanced
     paths = {span.attributes["url.path"] for span in receiver.spans}
@@ -212,17 +217,3 @@ def test_command_killed_by_a_signal(receiver: Receiver) -> None:
         os.kill(int(told["pid"]), signal.SIGKILL)
         outcome = agent.wait(DEADLINE_S)
     assert outcome.code == 128 + signal.SIGKILL
-
-
-def test_pie_and_cgo_targets(receiver: Receiver) -> None:
-    """Position-independent and externally linked programs are the same to the user."""
-    requests = [*in_turn(23), Request("/nowhere", status=404)]
-    for exe in (go_binary("http_server", pie=True), go_binary("http_server", cgo=True)):
-        before = len(receiver.spans)
-        with Target(exe) as server, Agent("--pid", str(server.pid), environment=receiver.environment) as agent:
-            agent.attached()
-            one_after_another(server.port, requests)
-            log = server.wait_log(24)
-            outcome = agent.stop()
-        expect.spans_match(receiver.spans[before:], log, requests)
-        assert (outcome.started, outcome.exported, outcome.dropped) == (24, 24, {})

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
 from harness import expect
 from harness.agent import Agent
 from harness.client import Request, ask, page
-from harness.receiver import Receiver
 from harness.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from harness.receiver import Receiver
 
 pytestmark = pytest.mark.root
 

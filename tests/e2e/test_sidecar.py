@@ -6,9 +6,8 @@ Images can't be assumed, so the containers are made of what container runtimes a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
@@ -16,10 +15,15 @@ from harness import expect
 from harness.agent import Agent, run
 from harness.client import at_once, in_turn, one_after_another
 from harness.containers import Pod, hide_tracefs, overlay_prefix, with_only
-from harness.receiver import Receiver
 from harness.target import Target
 
 from otel_goprobe.kernel.capabilities import REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.receiver import Receiver
 
 pytestmark = pytest.mark.root
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent
-from harness.client import Request, ask, at_once, in_turn
+from harness.client import Request, at_once, in_turn
 from harness.receiver import Receiver, free_port
 from harness.target import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.wild, pytest.mark.timeout(900)]
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from signal import SIGINT, SIGKILL, Signals
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from signal import SIGINT, SIGKILL, Signals
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
+
 from harness.target import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
 
 PROJECT = Path(__file__).resolve().parents[3]
 ATTACH_S = 60.0

@@ -7,10 +7,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
 
 TIMEOUT_S = 20.0
 

@@ -10,12 +10,14 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
 
 WITHOUT_TRACEFS = """
 for folder in /sys/kernel/tracing /sys/kernel/debug; do
@@ -33,7 +35,7 @@ def hide_tracefs() -> list[str]:
 
 
 def with_only(capabilities: Iterable[str]) -> list[str]:
-    """Return a prefix that runs a command with these capabilities (``CAP_BPF``) and no others, as a container is run."""
+    """Return a prefix that runs a command with these capabilities (``CAP_BPF``) alone, as a container is run."""
     kept = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in capabilities)
     return ["setpriv", "--bounding-set", f"-all{kept}", "--inh-caps", f"-all{kept}"]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from harness.client import Request
-from harness.receiver import Span, Value
-from harness.target import Line
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.client import Request
+    from harness.receiver import Span, Value
+    from harness.target import Line
 
 SERVER = 2
 """OTLP's SPAN_KIND_SERVER."""
@@ -75,7 +78,7 @@ def pairs(spans: Sequence[Span], log: Sequence[Line]) -> list[tuple[Span, Line]]
         by_port[int(str(span.attributes["network.peer.port"]))][0].append(span)
     for line in sorted(log, key=lambda line: line.start):
         by_port[int(line.remote.rpartition(":")[2])][1].append(line)
-    found = []
+    found: list[tuple[Span, Line]] = []
     for port, (of_port, logged) in by_port.items():
         assert len(of_port) == len(logged), f"port {port}: spans {of_port} for requests {logged}"
         found += zip(of_port, logged, strict=True)

@@ -9,17 +9,20 @@ import zlib
 from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import grpc
+import grpc  # type: ignore[import-untyped] # it has no annotations
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 Value = str | bool | int | float | list[str]
 
@@ -159,7 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
                 case "deflate":
                     body = zlib.decompress(body)
             receiver._keep(ExportTraceServiceRequest.FromString(body), dict(self.headers))
-            answer = ExportTraceServiceResponse().SerializeToString()
+            response = ExportTraceServiceResponse()
+            if receiver.rejects:
+                response.partial_success.rejected_spans = receiver.rejects
+                response.partial_success.error_message = "not these"
+            answer = response.SerializeToString()
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(answer)))
@@ -178,6 +185,7 @@ class Receiver(_Store):
 
     Attributes:
         status: what it answers; anything but 200 keeps no span.
+        rejects: spans of each export that it says it rejects (a partial success).
         go_on: cleared, it holds every export until it is set.
         asked: exports that have come, answered or not.
     """
@@ -187,6 +195,7 @@ class Receiver(_Store):
     def __init__(self, port: int = 0) -> None:
         super().__init__()
         self.status = 200
+        self.rejects = 0
         self.asked = 0
         self.go_on = threading.Event()
         self.go_on.set()
@@ -217,7 +226,9 @@ class GrpcReceiver(_Store, trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call] # generated
+            self, self._server
+        )
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
 

@@ -7,13 +7,15 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
 
 DEADLINE_S = 20.0
 
@@ -102,7 +104,9 @@ class Target:
         arguments: its own, such as ``-mux`` and ``plain``.
         prefix: command that starts it: ``nsenter …``.
         environment: replaces the whole environment if given.
-        ready: wait for the program's ``ready``.
+
+    Attributes:
+        pid: process id of the program itself, behind the prefix, as this process's PID namespace has it.
     """
 
     def __init__(
@@ -111,7 +115,6 @@ class Target:
         *arguments: str,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        ready: bool = True,
     ) -> None:
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
@@ -123,17 +126,12 @@ class Target:
         )
         self.stdout = Output(self.process.stdout)
         self.stderr = Output(self.process.stderr)
-        if ready:
-            try:
-                self.stdout.wait_for("^ready$")
-            except TimeoutError:
-                self.kill()
-                raise TimeoutError(f"the target isn't ready: {self.stdout.text()}\n{self.stderr.text()}") from None
-
-    @property
-    def pid(self) -> int:
-        """Process id of the program itself, behind the prefix, as this process's PID namespace has it."""
-        return self._family()[-1].pid
+        try:
+            self.stdout.wait_for("^ready$")
+        except TimeoutError:
+            self.kill()
+            raise TimeoutError(f"the target isn't ready: {self.stdout.text()}\n{self.stderr.text()}") from None
+        self.pid: int = self._family()[-1].pid
 
     def _family(self) -> list[psutil.Process]:
         first = psutil.Process(self.process.pid)
