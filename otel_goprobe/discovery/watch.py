@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from otel_goprobe.config import Config, Selection, Selector, ServiceRule
     from otel_goprobe.discovery.launch import Launch
 
+_SEE_LIST: Final = "see `otel-goprobe list`"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -258,17 +259,20 @@ class Discovery:
                 process, verdict = self._known.get(pid), self._verdicts.get(pid)
                 if process is None:
                     reason = self._processes.why_not(pid)
+                    missing = _missing_capabilities() if pid in self._processes.unreadable else []
                     raise NothingToInstrument(
-                        f"process {pid} can't be instrumented: {reason}", "see `otel-goprobe list`"
+                        f"process {pid} can't be instrumented: {reason}",
+                        f"run as root, or with {' and '.join(missing)}" if missing else _SEE_LIST,
                     )
                 if verdict is None:
                     raise NothingToInstrument(
                         f"process {pid} runs {process.exe}, which the other selectors of its rule don't match",
-                        "see `otel-goprobe list`",
+                        _SEE_LIST,
                     )
                 if verdict.left_alone:
                     raise NothingToInstrument(
-                        f"process {pid} ({process.exe}) can't be instrumented: {verdict.left_alone}", verdict.remedy
+                        f"process {pid} ({process.exe}) can't be instrumented: {verdict.left_alone}",
+                        verdict.remedy or _SEE_LIST,
                     )
 
     # --- what is said ------------------------------------------------------------------------------------------------
@@ -289,10 +293,14 @@ class Discovery:
             stats = [proc.read_stat(pid) for pid in unreadable]
             hidden = sum(1 for stat in stats if stat and not stat.kernel_thread)
             # With these capabilities it is a security module that forbids it, and seldom about a user's service.
-            missing = proc.parse_missing_capabilities(proc.read_text(os.getpid(), "status"))
+            missing = _missing_capabilities()
             if hidden and missing:
                 self._said_unreadable = True
                 yield f"{hidden} processes can't be looked at: run as root, or with {' and '.join(missing)}"
+
+
+def _missing_capabilities() -> list[str]:
+    return proc.parse_missing_capabilities(proc.read_text(os.getpid(), "status"))
 
 
 def _pids(rule: ServiceRule) -> list[int]:

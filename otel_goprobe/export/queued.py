@@ -91,10 +91,11 @@ class QueuedExporter:
         """Queue a request without waiting.
 
         Returns:
-            False if it was dropped, and counted as such: the queue holds ``max_queue_bytes``, or it is closed.
+            False if it was dropped, and counted as such: the queue holds ``max_queue_bytes`` or ``max_queue_spans``,
+            or it is closed.
         """
         with self._changed:
-            if self._closing or self._bytes + len(encoded.data) > self._batch.max_queue_bytes:
+            if self._closing or self._is_full_for(encoded):
                 self._telemetry.dropped("shutdown" if self._closing else "export_queue_full", encoded.spans)
                 return False
             if not self._queue:
@@ -104,6 +105,11 @@ class QueuedExporter:
             self._spans += encoded.spans
             self._changed.notify_all()
         return True
+
+    def _is_full_for(self, encoded: Encoded) -> bool:
+        spans = self._batch.max_queue_spans
+        too_many = spans is not None and self._spans + encoded.spans > spans
+        return too_many or self._bytes + len(encoded.data) > self._batch.max_queue_bytes
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything submitted is delivered or given up.

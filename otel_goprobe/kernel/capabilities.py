@@ -26,14 +26,16 @@ class Capability:
     """What the agent does with it."""
 
 
-DAC_READ_SEARCH = Capability("CAP_DAC_READ_SEARCH", 2, "reads executables that their owner alone may read")
+DAC_READ_SEARCH = Capability(
+    "CAP_DAC_READ_SEARCH", 2, "reads other users' listening ports, OTEL_* variables and executables closed to others"
+)
 SYS_PTRACE = Capability("CAP_SYS_PTRACE", 19, "opens /proc/PID/exe of other users' processes")
 SYS_ADMIN = Capability("CAP_SYS_ADMIN", 21, "opens perf events on user code, where the kernel has no uprobe_multi")
 PERFMON = Capability("CAP_PERFMON", 38, "loads programs that read another process, attaches them")
 BPF = Capability("CAP_BPF", 39, "creates BPF maps, loads BPF programs")
 
 REQUIRED = (BPF, PERFMON, SYS_PTRACE)
-"""Enough where executables are readable and the kernel has uprobe_multi."""
+"""Enough to trace a process named by its pid, where its executable is readable and the kernel has uprobe_multi."""
 SITUATIONAL = (DAC_READ_SEARCH, SYS_ADMIN)
 """Wanted in the cases that their reasons name."""
 
