@@ -45,7 +45,7 @@ class BuildInfo:
     main: Module | None
     dependencies: tuple[Module, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    """The ``build`` lines: ``-ldflags``, ``CGO_ENABLED``, ``GOARCH``, ``DefaultGODEBUG``, ``-pgo``, ``vcs.revision`` …"""
+    """The ``build`` lines: ``-ldflags``, ``CGO_ENABLED``, ``GOARCH``, ``DefaultGODEBUG``, ``-pgo``, and so on."""
 
 
 class Cost(enum.StrEnum):
