@@ -1,0 +1,55 @@
+"""The agent's own BPF programs, driven without the agent around them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from goprograms import go_binary
+from harness.client import Connection, page
+from harness.target import Target
+
+from otel_goprobe import gobinary, kernel, probes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+SLOT = 3
+INSTRUCTIONS = 100_000
+"""A tenth of what the verifier walks before it gives up (BPF_COMPLEXITY_LIMIT_INSNS): room for older kernels."""
+
+
+def test_every_program_is_far_from_the_verifiers_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The unit loads, and its programs' sizes are printed."""
+    with kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=tmp_path) as program, capsys.disabled():
+        print(f"\ninstructions walked: {program.verified_instructions}")
+        assert max(program.verified_instructions.values()) < INSTRUCTIONS
+
+
+def test_a_request_whose_end_was_missed_is_counted(tmp_path: Path) -> None:
+    """With starts alone, each request but the last on its goroutine is found abandoned by the next."""
+    names = probes.counters()
+    with (
+        Target(go_binary("http_server")) as server,
+        kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=tmp_path) as program,
+    ):
+        exe = f"/proc/{server.pid}/exe"
+        with gobinary.open_binary(exe) as binary:
+            plan = probes.select(binary)
+        starts = tuple(probe for probe in plan.probes if probe.program.endswith("request_start"))
+        row = np.zeros(1, program.dtype("target"))
+        for member, value in plan.values.items():
+            row[member] = value
+        row["active"] = 1
+        program.maps["targets"].update(SLOT.to_bytes(4, "little"), row.tobytes())
+        with kernel.attach(program, replace(plan, probes=starts), pid=server.pid, exe_path=exe, slot=SLOT):
+            connection = Connection(server.port)
+            for _ in range(5):
+                assert connection.ask(page("/ok")).status == 200
+        counted = dict(zip(names, program.maps["counters"].sums(SLOT * len(names), len(names)).tolist(), strict=True))
+        assert (counted["started"], counted["abandoned"]) == (5, 4)
+        assert len(list(program.maps["http_server_inflight"].keys())) == 1
