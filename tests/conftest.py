@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import goprograms
 import pytest
 
+from otel_goprobe import log
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OWN_TARGETS = ("versions", "jaeger", "wild", "collector")
@@ -32,6 +34,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI"):
             pytest.fail("needs root, and CI has to give it")
         pytest.skip("needs root: sudo make test")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what `cli.main` does to the agent's logger in this process: it would keep lines from `caplog`."""
+    handlers, level, propagate = [*log.LOGGER.handlers], log.LOGGER.level, log.LOGGER.propagate
+    yield
+    log.LOGGER.handlers[:], log.LOGGER.propagate = handlers, propagate
+    log.LOGGER.setLevel(level)
 
 
 @pytest.fixture(scope="session")
