@@ -2,7 +2,8 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format test-versions test-jaeger test-wild test-bare clean
+.PHONY: help setup setup-dev demo test lint format test-versions test-jaeger test-wild test-kernels test-bare \
+	bench bench-sites bench-encode clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -21,7 +22,7 @@ setup-dev:
 	@scripts/setup dev
 
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild'
+	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild' $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
 	$(VENV)/ruff check $(PYTHON)
@@ -44,8 +45,22 @@ test-jaeger: setup-dev  ## a real Collector, Jaeger and browser (the first time 
 test-wild: setup-dev  ## a real program that nobody here wrote, from Go's module proxy
 	$(PYTEST) tests -m wild
 
+test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual machines without KVM
+	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
+	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m kernels
+
 test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, from a fresh clone of HEAD
 	@scripts/as-root scripts/bare-machine
+
+bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.overhead
+
+bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
+	scripts/as-root $(VENV)/python -m benchmarks.sites
+
+bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
+	$(VENV)/python -m benchmarks.encode
 
 clean:  ## remove what was made in the tree (not the cache outside it)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -10,6 +10,7 @@ import pytest
 from otel_goprobe import probes
 from otel_goprobe.commands import doctor, run
 from otel_goprobe.commands import list as list_command
+from otel_goprobe.kernel.capabilities import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -59,3 +60,10 @@ def test_explained_messages_are_ours(message: str) -> None:
     """What stands between the ellipses of a quoted message stands in the sources too."""
     pieces = [piece.strip() for piece in re.split(r"…", message)]
     assert all(piece in SOURCES for piece in pieces if len(piece) > 3), pieces
+
+
+def test_sidecar_has_exactly_the_required_capabilities() -> None:
+    """docker-compose.yml gives the agent what kernel/capabilities.py says it needs."""
+    compose = (ROOT / "docker-compose.yml").read_text()
+    given = re.findall(r"^ +- ([A-Z_]+) +#", compose[compose.index("cap_add:") :], re.MULTILINE)
+    assert sorted(f"CAP_{name}" for name in given) == sorted(capability.name for capability in REQUIRED)
