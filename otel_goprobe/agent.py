@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 RINGS = (256, 1024)
 """Record sizes, bytes; each has its ring buffer ``ring_<size>`` and, per library, ``<stem>_record_<size>``."""
+DRAIN_RECORDS = 16384
+"""At once."""
 COUNTERS_EVERY_S = 1.0
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
@@ -203,9 +205,12 @@ class Agent:
         """Move what the rings hold to the exporter."""
         self.clock.recalibrate()
         for size, ring in self.rings.items():
-            while len(records := ring.drain()):
+            # What comes meanwhile waits for the next drain: to follow it would make a batch of every few records.
+            while len(records := ring.drain(DRAIN_RECORDS)):
                 for columns in self.columns(size, records):
                     self.export(columns)
+                if len(records) < DRAIN_RECORDS:
+                    break
 
     def columns(self, size: int, records: npt.NDArray[np.void]) -> Iterator[SpanColumns]:
         """Turn one ring's records, kind by kind, into columns."""

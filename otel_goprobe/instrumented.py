@@ -19,6 +19,7 @@ import numpy as np
 
 from otel_goprobe import gobinary, kernel, probes
 from otel_goprobe.errors import BinaryError, GoprobeError, NothingToInstrument, TargetGoneError
+from otel_goprobe.probes.plancache import cached_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,13 +59,14 @@ class Targets:
 
     Args:
         program: the loaded core unit.
-        config: for options.
+        config: for options, and where analyses are kept.
         telemetry: gets what the kernel's counters say.
     """
 
     def __init__(self, program: kernel.Program, config: Config, telemetry: Telemetry) -> None:
         self._program = program
         self._telemetry = telemetry
+        self._cache_dir = config.cache_dir
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
@@ -142,8 +144,7 @@ class Targets:
     def _plan(self, file: int) -> Plan:
         key = _file_key(file)
         if key not in self._plans:
-            with gobinary.open_binary(f"/proc/self/fd/{file}") as binary:
-                self._plans[key] = probes.select(binary)
+            self._plans[key] = cached_plan(f"/proc/self/fd/{file}", self._cache_dir)
         return self._plans[key]
 
     def detach(self, one: Instrumented) -> None:

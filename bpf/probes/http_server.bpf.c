@@ -81,32 +81,20 @@ static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx,
 	return key;
 }
 
-/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
- * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
-int http_server_request_start(struct pt_regs *ctx)
+static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
 {
 	struct http_server_in_flight request = {};
-	struct target *target;
 	struct goroutine_key key;
-	u32 slot;
 	long failed;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	request.bias = GO_PC(ctx) - target->http_server_start_address;
-	if (GO_ARG2(ctx) != target->http_server_response_itab + request.bias) {
-		/* Not *http.response: HTTP/2, whose writer has another layout. */
-		count(slot, COUNTER_http2_requests);
-		return 0;
-	}
 	key = http_server_key(ctx, target, slot);
 	request.start_ns = bpf_ktime_get_ns();
 	request.trace_id[0] = random_id();
 	request.trace_id[1] = random_id();
 	request.span_id = random_id();
-	request.response = GO_ARG3(ctx);
-	request.request = GO_ARG4(ctx);
+	request.bias = GO_PC(ctx) - target->http_server_start_address;
+	request.response = response;
+	request.request = seen;
 	if (target->options & OPTION_user_agent) {
 		u64 headers = go_read_word(request.request, target->request_header);
 
@@ -124,6 +112,39 @@ int http_server_request_start(struct pt_regs *ctx)
 		count(slot, COUNTER_in_flight_full);
 	}
 	return 0;
+}
+
+/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
+ * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
+int http_server_request_start(struct pt_regs *ctx)
+{
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	if (GO_ARG2(ctx) != target->http_server_response_itab + GO_PC(ctx) - target->http_server_start_address) {
+		/* Not *http.response: HTTP/2, whose writer has another layout. */
+		count(slot, COUNTER_http2_requests);
+		return 0;
+	}
+	return http_server_begin(ctx, target, slot, GO_ARG3(ctx), GO_ARG4(ctx));
+}
+
+/* Where ServeHTTP was inlined (PGO): behind func (c *conn) readRequest(ctx context.Context) (w *response, err error), since
+ * Go 1.0, in (*conn).serve, which calls the handler next; HTTP/1 alone comes here. Results: w = ARG1, nil with an error. */
+int http_server_request_read(struct pt_regs *ctx)
+{
+	struct target *target;
+	u64 request;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target || !GO_ARG1(ctx))
+		return 0;
+	request = go_read_word(GO_ARG1(ctx), target->response_req);
+	return request ? http_server_begin(ctx, target, slot, GO_ARG1(ctx), request) : 0;
 }
 
 /* func gopanic(e any) of package runtime, since Go 1.0. Registers: ARG1 = type of the value, ARG2 = data. */
@@ -324,7 +345,8 @@ int http_server_finish_request(struct pt_regs *ctx)
 	return http_server_request_end(ctx, HTTP_SERVER_ANSWERED, 1);
 }
 
-/* Where finishRequest was inlined (PGO): the returns of serverHandler.ServeHTTP, behind a hijack too. */
+/* Where finishRequest was inlined (PGO): behind (*conn).serve's call of hijacked, which follows the handler, or the returns
+ * of serverHandler.ServeHTTP; after a hijack too. */
 int http_server_request_return(struct pt_regs *ctx)
 {
 	return http_server_request_end(ctx, HTTP_SERVER_HIJACKED, 0);

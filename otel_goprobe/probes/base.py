@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from otel_goprobe.errors import BinaryError
+from otel_goprobe.gobinary import ALL_ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,8 @@ class AtStart:
     function: str
     calling: str = ""
     """A function that it must call, where the name alone could be another's (closure numbers shift)."""
+    arguments: tuple[int, ...] = ALL_ARGUMENTS
+    """Those that the program reads, as ``GO_ARGn`` counts them: the fewer, the cheaper the place up to Go 1.20."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
@@ -72,7 +75,7 @@ class AtStart:
         _never_inlined(binary, self.function)
         if self.calling and not binary.calls(function, _function(binary, self.calling)):
             raise UnplaceableError(f"{self.function} doesn't call {self.calling}")
-        return (binary.start_site(function),)
+        return (binary.start_site(function, self.arguments),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,14 @@ class AfterCalls:
 
     caller: str
     callee: str
+    results: tuple[int, ...] = (1, 2, 3, 4)
+    """Those that the program reads; without any, calls through a register may lie between, whose time then counts."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
         caller, callee = _function(binary, self.caller), _function(binary, self.callee)
         _never_inlined(binary, self.callee)
-        sites = binary.result_sites(caller, callee)
+        sites = binary.result_sites(caller, callee, self.results)
         if not sites:
             raise UnplaceableError(f"no cheap place behind the call of {self.callee} in {self.caller}")
         return sites

@@ -55,6 +55,7 @@ ANSWERED, HIJACKED, PANICKED = range(3)
 """As `enum http_server_end` has them."""
 
 _SERVER = "net/http.serverHandler.ServeHTTP"
+_SERVE = "net/http.(*conn).serve"
 _FINISH = "net/http.(*response).finishRequest"
 _MUX = "net/http.(*ServeMux)"
 _MUX_121 = "net/http.(*serveMux121)"
@@ -224,7 +225,9 @@ LIBRARY = Library(
         Hook(
             Role.END,
             (
-                Way("http_server_finish_request", AtStart(_FINISH)),
+                Way("http_server_finish_request", AtStart(_FINISH, arguments=(1,))),
+                # Where a profile inlined it: what serve asks behind every handler that returned; else dear RETs.
+                Way("http_server_request_return", AfterCalls(_SERVE, "net/http.(*conn).hijacked", results=())),
                 Way("http_server_request_return", AtReturns(_SERVER)),
             ),
             lost="all requests",
@@ -234,19 +237,19 @@ LIBRARY = Library(
             (
                 Way(
                     "http_server_conn_end",
-                    AtStart("net/http.(*conn).serve.func1", calling="net/http.(*conn).hijacked"),
+                    AtStart(f"{_SERVE}.func1", calling="net/http.(*conn).hijacked", arguments=()),
                 ),
             ),
             lost="all requests",
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_server_panic", AtStart("runtime.gopanic")),),
+            (Way("http_server_panic", AtStart("runtime.gopanic", arguments=(1,))),),
             lost="error.type of handlers that panic",
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_server_mux_start", AtStart(f"{_MUX}.ServeHTTP")),),
+            (Way("http_server_mux_start", AtStart(f"{_MUX}.ServeHTTP", arguments=(4,))),),
             lost="http.route",
             wanted=_has_mux,
         ),
@@ -263,7 +266,10 @@ LIBRARY = Library(
         ),
         Hook(
             Role.START,
-            (Way("http_server_request_start", AtStart(_SERVER)),),
+            (
+                Way("http_server_request_start", AtStart(_SERVER, arguments=(2, 3, 4))),
+                Way("http_server_request_read", AfterCalls(_SERVE, "net/http.(*conn).readRequest", results=(1,))),
+            ),
             lost="all requests",
             address="http_server_start_address",
         ),
@@ -279,6 +285,7 @@ LIBRARY = Library(
         Field("request_pattern", "net/http.Request", "Pattern"),
         Field("request_pat", "net/http.Request", "pat"),
         Field("pattern_str", "net/http.pattern", "str"),
+        Field("response_req", "net/http.response", "req"),
         Field("response_conn", "net/http.response", "conn", lost="network.peer.address"),
         Field("response_status", "net/http.response", "status", required=True),
         Field("conn_remote_addr", "net/http.conn", "remoteAddr", lost="client.address"),

@@ -5,6 +5,7 @@ Called by agent.py and instrumented.py. A library is found by its module being h
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ SHARED_FACTS: tuple[Fact, ...] = (
 """What bpf/include/go.h asks for. Source of the names: src/runtime/runtime2.go, src/internal/runtime/maps/map.go."""
 
 
+@functools.cache
 def libraries() -> tuple[Library, ...]:
     """Return every declaration of this package, in the order of their stems."""
     package = importlib.import_module("otel_goprobe.probes")
@@ -37,16 +39,19 @@ def libraries() -> tuple[Library, ...]:
     return tuple(library for library in found if library is not None)
 
 
+@functools.cache
 def counters() -> tuple[str, ...]:
     """Return the names of all counters; their order is that of the C enum."""
     return COUNTERS + tuple(name for library in libraries() for name in library.counters)
 
 
+@functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
     return tuple(dict.fromkeys(name for library in libraries() for name in library.options))
 
 
+@functools.cache
 def kinds() -> dict[int, Library]:
     """Return the libraries by the number that their records carry."""
     return dict(enumerate(libraries(), start=1))

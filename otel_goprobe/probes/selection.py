@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,14 @@ class LibraryOutcome:
     library: Library
     hooks: tuple[HookOutcome, ...]
     facts: tuple[FactOutcome, ...]
+    untraceable: str = ""
+    """Why nothing at all may be attached to the executable."""
 
     @property
     def refused(self) -> str:
         """Why nothing of the library is instrumented; empty where it is."""
+        if self.untraceable:
+            return self.untraceable
         reasons = [one.reason for one in self.hooks if one.way is None and one.hook.role is not Role.DETAIL]
         reasons += [one.reason for one in self.facts if one.lost]
         return "; ".join(dict.fromkeys(reasons))
@@ -83,8 +88,16 @@ def consider(binary: GoBinary) -> tuple[LibraryOutcome, ...]:
             library,
             tuple(_place(binary, hook) for hook in library.hooks if hook.wanted(binary)),
             (*shared, *(_learn(binary, fact) for fact in library.facts)),
+            _untraceable(binary),
         )
         for library in libraries()
+    )
+
+
+def _untraceable(binary: GoBinary) -> str:
+    here = platform.machine()
+    return binary.untraceable or (
+        "" if binary.machine == here else f"it is for {binary.machine}, this machine is {here}"
     )
 
 
@@ -127,9 +140,14 @@ def _place(binary: GoBinary, hook: Hook) -> HookOutcome:
     rejected: list[tuple[Way, str]] = []
     for way in hook.ways:
         try:
-            return HookOutcome(hook, way, way.place.sites(binary), tuple(rejected))
+            sites = way.place.sites(binary)
         except BinaryError as error:
             rejected.append((way, error.message))
+            continue
+        if hook.address and len(sites) > 1:
+            rejected.append((way, f"{len(sites)} places, where the load bias is told by one"))
+            continue
+        return HookOutcome(hook, way, sites, tuple(rejected))
     return HookOutcome(hook, None, (), tuple(rejected))
 
 
