@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format test-versions test-jaeger test-wild test-kernels test-bare \
-	bench bench-sites bench-encode clean
+	bench bench-sites bench-encode bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -34,16 +34,21 @@ format: setup-dev  ## rewrite the Python sources as `make lint` wants them
 	$(VENV)/ruff check --fix $(PYTHON)
 	$(VENV)/ruff format $(PYTHON)
 
-test-versions: setup-dev  ## Go 1.21 to 1.27, plain and stripped (the first time 450 MB of toolchains)
-	$(PYTEST) tests -m versions
+# Their tests leave a line a row in OTEL_GOPROBE_ROWS; from these the pages' parts are made.
+test-versions: setup-dev  ## Go 1.19 to 1.27, each built in four ways, and more ways (the first time 700 MB of toolchains)
+	@mkdir -p .cache && rm -f .cache/versions.jsonl
+	OTEL_GOPROBE_ROWS=.cache/versions.jsonl $(PYTEST) tests -m versions $(ARGS)
+	@PYTHONPATH=tests $(VENV)/python tests/e2e/compatibility.py versions .cache/versions.jsonl docs/compatibility.md
 
 test-jaeger: setup-dev  ## a real Collector, Jaeger and browser (the first time some minutes to build them)
 	@scripts/apt-missing chromium
 	@$(VENV)/python tests/backends/build.py
 	$(PYTEST) tests -m 'jaeger or collector'
 
-test-wild: setup-dev  ## a real program that nobody here wrote, from Go's module proxy
-	$(PYTEST) tests -m wild
+test-wild: setup-dev  ## three real programs that nobody here wrote, from Go's module proxy
+	@mkdir -p .cache && rm -f .cache/wild.jsonl
+	OTEL_GOPROBE_ROWS=.cache/wild.jsonl $(PYTEST) tests -m wild $(ARGS)
+	@PYTHONPATH=tests $(VENV)/python tests/e2e/compatibility.py wild .cache/wild.jsonl docs/compatibility.md
 
 test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual machines without KVM
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
@@ -61,6 +66,9 @@ bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction
 
 bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
 	$(VENV)/python -m benchmarks.encode
+
+bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
+	$(VENV)/python -m benchmarks.inspection
 
 clean:  ## remove what was made in the tree (not the cache outside it)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

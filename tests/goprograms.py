@@ -16,6 +16,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 SCRIPTS = TESTS.parent / "scripts"
+SERVER_PROFILE = TESTS / "go/profile/server.pprof"
+"""CPU profile of a net/http server under load, for `go_binary`'s `pgo`: ``profile server.pprof 10``, by Go 1.26.8."""
 
 
 def printed_by(*command: str | Path) -> str:
@@ -58,6 +60,7 @@ def go_binary(
     cgo: bool = False,
     race: bool = False,
     gcflags: str = "",
+    pgo: Path | None = None,
     goarch: str = "",
     package: str = ".",
 ) -> Path:
@@ -73,6 +76,7 @@ def go_binary(
         cgo: with cgo and the C linker.
         race: with the race detector; needs a C compiler too.
         gcflags: for the compiler.
+        pgo: profile that it is optimised by; Go 1.21 and newer.
         goarch: ``386`` makes a 32-bit program; this machine's architecture if empty.
         package: import path of the main package.
 
@@ -98,7 +102,11 @@ def go_binary(
     }
     if goarch:
         settings["GOARCH"] = goarch
+    if pgo:
+        flags.append(f"-pgo={pgo}")
     key = hashlib.sha256(repr((go_version(command), language, flags, settings, package)).encode())
+    if pgo:
+        key.update(pgo.read_bytes())
     for path in sources:
         key.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     destination = cache_folder() / "test-programs" / key.hexdigest()[:20] / name
