@@ -1,0 +1,3 @@
+module otel-goprobe.benchmarks/server
+
+go 1.24

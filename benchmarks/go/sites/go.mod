@@ -1,0 +1,3 @@
+module otel-goprobe.benchmarks/sites
+
+go 1.24
