@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from harness.receiver import Receiver, Span
 from harness.target import Line, Target
 from harness.traces import bpf_ids, changed_text, link_exists, program_exists
 
-from otel_goprobe import kernel
-from otel_goprobe.probes import base
+from kernels.results import ATTACH_WAY, PREEMPTION
+from otel_goprobe import kernel, probes
 
 ATTACH_S = 300.0
 """The first start compiles the BPF programs: 40 s were seen."""
 STOP_S = 60.0
+PYTEST_S = 900.0
 ANSWER_S = 120.0
 REQUESTS = 23
 LOAD_REQUESTS = 300
@@ -36,15 +38,28 @@ DETACH_S = 10.0
 
 RING_BYTES = 256 * 1024
 
+SERVER = "http_server"
+HITS = "hits"
+"""Programs of tests/go: the one of the end-to-end tests, the one of ATTACH_TESTS."""
+ATTACH_TESTS = (
+    "tests/bpf/test_attach.py",
+    "tests/bpf/test_loader.py::test_the_agents_own_unit_passes_the_verifier",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Guest:
     """What the checks share."""
 
     programs: dict[str, Path]
-    """Go programs, on a file system that may be written, by how they were built."""
+    """Builds of tests/go/http_server, on a file system that may be written; the first is the plain one."""
     cache: Path
-    """Where compiled BPF programs are kept."""
+    """The project's cache folder there."""
+
+    @property
+    def server(self) -> Path:
+        """The plain one."""
+        return next(iter(self.programs.values()))
 
 
 def preemption(_: Guest) -> str:
@@ -52,12 +67,6 @@ def preemption(_: Guest) -> str:
     path = Path("/sys/kernel/debug/sched/preempt")
     text = path.read_text(encoding="ascii")
     return text[text.index("(") + 1 : text.index(")")]
-
-
-def lockdown(_: Guest) -> str:
-    """Which lockdown is on."""
-    text = Path("/sys/kernel/security/lockdown").read_text(encoding="ascii")
-    return text[text.index("[") + 1 : text.index("]")]
 
 
 def compiles(guest: Guest) -> str:
@@ -89,6 +98,21 @@ def sleepable(guest: Guest) -> str:
         return "yes" if program.sleepable else "no: pages that aren't present are counted, not read"
 
 
+def attaching(guest: Guest) -> str:
+    """Run the attach tests, and load the agent's programs for each way to attach, sleepable and not."""
+    lacking = () if kernel.features.has_uprobe_multi() else ("-k", "not uprobe_multi")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=900", *ATTACH_TESTS, *lacking],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **_environment(guest)},
+        timeout=PYTEST_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1].partition(" in ")[0]
+
+
 def process_events(guest: Guest) -> str:
     """Raw tracepoints tell of a program's start and end, without tracefs."""
     with (
@@ -112,7 +136,7 @@ def doctor(guest: Guest) -> str:
 
 
 def requests(build: str, guest: Guest) -> str:
-    """23 requests of seven kinds are 23 spans with the target's own facts; how long attaching and detaching took."""
+    """23 requests of seven kinds are 23 spans with the target's own facts; how long the agent took to end."""
     sent = in_turn(REQUESTS)
     with Receiver() as receiver, Target(guest.programs[build]) as server, _agent(guest, receiver, server) as agent:
         answers = one_after_another(server.port, sent)
@@ -125,7 +149,7 @@ def requests(build: str, guest: Guest) -> str:
 
 def under_load(guest: Guest) -> str:
     """Requests of four connections at once, on two processors, are all told, each with its own facts."""
-    exe = guest.programs["plain"]
+    exe = guest.server
     with Receiver() as receiver, Target(exe) as server, _agent(guest, receiver, server) as agent:
         with Load(server.port, threads=4) as load:
             load.more(LOAD_REQUESTS, ANSWER_S)
@@ -138,7 +162,7 @@ def under_load(guest: Guest) -> str:
 
 def restart(guest: Guest) -> str:
     """A program that starts later, ends and starts again is attached to each time; after how long."""
-    exe = guest.programs["plain"]
+    exe = guest.server
     delays = []
     with (
         Receiver() as receiver,
@@ -157,12 +181,12 @@ def restart(guest: Guest) -> str:
         outcome = agent.stop(timeout_s=STOP_S)
     assert (outcome.started, outcome.exported, outcome.dropped) == (2 * REQUESTS, 2 * REQUESTS, {}), outcome
     assert len(receiver.spans) == 2 * REQUESTS
-    return f"after {max(delays):.1f} s"
+    return f"after {delays[0]:.1f} s, again after {delays[1]:.1f} s"
 
 
 def reexec(guest: Guest) -> str:
     """A program that replaces itself in place is traced again, as what it has become."""
-    exe = guest.programs["PIE"]
+    exe = guest.server
     with Receiver() as receiver, Target(exe) as server, _agent(guest, receiver, server) as agent:
         assert ask(server.port, "/reexec").status == 200
         server.stdout.wait_for("^ready$", 2, ANSWER_S)
@@ -182,7 +206,7 @@ def reexec(guest: Guest) -> str:
 
 def launched(guest: Guest) -> str:
     """``run -- CMD`` misses nothing, not even the first request."""
-    program = [str(guest.programs["stripped"]), "-self", str(REQUESTS), "-exit", "7"]
+    program = [str(guest.server), "-self", str(REQUESTS), "-exit", "7"]
     with (
         Receiver() as receiver,
         Agent("--service", "shop", environment=_environment(guest, receiver), program=program) as agent,
@@ -196,8 +220,8 @@ def launched(guest: Guest) -> str:
 
 def killed(guest: Guest) -> str:
     """After ``kill -9`` under load every request is answered, and soon nothing of the agent is in the kernel."""
-    exe = guest.programs["plain"]
-    with Receiver() as receiver, Target(exe, "-quiet") as server, Load(server.port) as load:
+    exe = guest.server
+    with Receiver() as receiver, Target(exe, "-quiet") as server, Load(server.port, pause_s=0.05) as load:
         load.more(REQUESTS, ANSWER_S)
         with _agent(guest, receiver, server) as agent:
             assert changed_text(server.pid, exe)
@@ -220,19 +244,19 @@ def killed(guest: Guest) -> str:
 Check = Callable[[Guest], str]
 
 
-def sequence(builds: list[str]) -> dict[str, Check]:
+def sequence(builds: Sequence[str]) -> dict[str, Check]:
     """Return the checks by the name that the table gives them.
 
     Args:
-        builds: keys of `Guest.programs` that are sent 23 requests.
+        builds: keys of `Guest.programs`.
     """
     return {
-        "Preemption": preemption,
-        "Lockdown": lockdown,
+        PREEMPTION: preemption,
         "Programs compiled by BCC": compiles,
         "Programs accepted by the verifier": loads,
-        "Uprobes attached by": attach_way,
+        ATTACH_WAY: attach_way,
         "Sleepable programs": sleepable,
+        "`tests/bpf` on attaching": attaching,
         "Process events (raw tracepoints)": process_events,
         "`otel-goprobe doctor`": doctor,
         **{f"23 requests, {build}": functools.partial(requests, build) for build in builds},
@@ -248,7 +272,7 @@ def sequence(builds: list[str]) -> dict[str, Check]:
 def _loaded(guest: Guest) -> Iterator[kernel.Program]:
     """Load the core unit as the agent does."""
     with kernel.load(
-        base.unit(kernel.bpf_folder()), cache_dir=guest.cache, sizes={"ring_256": RING_BYTES, "ring_1024": RING_BYTES}
+        probes.unit(kernel.bpf_folder()), cache_dir=guest.cache, sizes={"ring_256": RING_BYTES, "ring_1024": RING_BYTES}
     ) as program:
         yield program
 
@@ -260,9 +284,7 @@ def _environment(guest: Guest, receiver: Receiver | None = None) -> dict[str, st
 @contextlib.contextmanager
 def _agent(guest: Guest, receiver: Receiver, server: Target) -> Iterator[Agent]:
     """Start an agent on a target and wait until it is attached."""
-    with Agent(
-        "--service", "shop", "--pid", str(server.pid), environment=_environment(guest, receiver)
-    ) as agent:
+    with Agent("--service", "shop", "--pid", str(server.pid), environment=_environment(guest, receiver)) as agent:
         agent.stderr.wait_for("^attached", timeout_s=ATTACH_S)
         print(*agent.stderr.matching("^attached"), file=sys.stderr)
         yield agent

@@ -2,7 +2,7 @@
 
     python -m kernels.inside FOLDER
 
-`machine` starts it as root of the guest. FOLDER is shared with the host and has ``programs.json`` (how built -> path).
+`machine` starts it as root of the guest. FOLDER is shared with the host, and has PROGRAMS: how built -> path.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import time
 import traceback
 from pathlib import Path
 
+from goprograms import cache_folder
+
 from kernels import checks, results
 from otel_goprobe import kernel
 
 WORK = Path("/run/otel-goprobe-kernels")
 """Of the guest: a tmpfs of its own, because the rest is the host's file system over 9p."""
 MOUNTS = (("debugfs", "/sys/kernel/debug"), ("securityfs", "/sys/kernel/security"))
-NOT_OF_KERNEL = "CAP_"
+PROGRAMS = "programs.json"
+RESULTS = "results.jsonl"
 
 
 def prepare(folder: Path) -> checks.Guest:
@@ -33,22 +36,24 @@ def prepare(folder: Path) -> checks.Guest:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     WORK.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "exec,mode=755", "tmpfs", WORK], check=True)
-    programs = {}
-    for build, path in json.loads((folder / "programs.json").read_text()).items():
-        programs[build] = WORK / "programs" / str(len(programs)) / "http_server"
-        programs[build].parent.mkdir(parents=True)
-        shutil.copy(path, programs[build])
-    return checks.Guest(programs, WORK / "cache")
+    cache = WORK / "cache"
+    cache.mkdir()
+    (cache / "go").symlink_to(cache_folder() / "go")
+    copies: dict[str, Path] = {}
+    for build, path in json.loads((folder / PROGRAMS).read_text()).items():
+        copies[build] = cache / Path(path).relative_to(cache_folder())
+        shutil.copytree(Path(path).parent, copies[build].parent)
+    return checks.Guest({build: path for build, path in copies.items() if path.name == checks.SERVER}, cache)
 
 
 def features() -> list[results.Result]:
     """What `otel_goprobe.kernel` finds by trying."""
     found = []
     for feature in kernel.probe_features():
-        if feature.name.startswith(NOT_OF_KERNEL):
-            continue
+        if feature.name.startswith("CAP_"):
+            continue  # of the process, which is root's
         state: results.State = "yes" if feature.state == "yes" else "failed" if feature.required else "lacks"
-        found.append(results.Result(feature.name, state, feature.state, feature.detail))
+        found.append(results.Result(feature.name, state, feature.detail or feature.state, feature.detail))
     return found
 
 
@@ -66,7 +71,7 @@ def attempt(name: str, check: checks.Check, guest: checks.Guest) -> results.Resu
 def main() -> None:
     """Do all checks."""
     folder = Path(sys.argv[1])
-    lines = folder / "results.jsonl"
+    lines = folder / RESULTS
     release = os.uname().release
     results.append(lines, results.Result("Kernel", "yes", release))
     guest = prepare(folder)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREEMPTION = "Preemption"
+ATTACH_WAY = "Uprobes attached by"
+"""Checks whose answers differ between kernels."""
 
 State = Literal["yes", "lacks", "failed"]
 
