@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from otel_goprobe.errors import BinaryError, TargetGoneError
 from otel_goprobe.log import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_goprobe.gobinary import Function, GoBinary
+    from otel_goprobe.gobinary import Function, GoBinary, Location, Variable
     from otel_goprobe.model import Site
     from otel_goprobe.probes import LibraryOutcome
+
+FORMAT = 1
+"""Of the JSON: grows when a key goes or changes its meaning, not when one is added."""
+_MANY = 1000
+"""Functions up to which it is said what they were inlined into, and what they take and give."""
 
 
 @click.command("inspect", short_help="Say what would be instrumented in a Go program, and why.")
@@ -36,14 +42,15 @@ def command(*, what: str, as_json: bool, functions: str | None, structs: tuple[s
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
     from otel_goprobe import gobinary, probes  # noqa: PLC0415 - --help doesn't wait for numpy
 
-    path = f"/proc/{what}/exe" if what.isdecimal() and not Path(what).exists() else what
     began = time.perf_counter()
-    with gobinary.open_binary(path) as binary:
+    place = _place(what)
+    with gobinary.open_binary(place["path"]) as binary:
         outcomes = probes.consider(binary)
         report: dict[str, Any] = {
-            "path": path,
+            "format": FORMAT,
+            **place,
             **_identity(binary),
-            "libraries": [_library(outcome) for outcome in outcomes],
+            "libraries": [_library(binary, outcome) for outcome in outcomes],
             "structs": [_struct(binary, name) for name in structs],
         }
         if functions is not None:
@@ -57,6 +64,26 @@ def command(*, what: str, as_json: bool, functions: str | None, structs: tuple[s
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
+
+
+def _place(what: str) -> dict[str, Any]:
+    """What opens the executable; of a process also its number and the path in its own mount namespace.
+
+    Raises:
+        TargetGoneError: there is no such process.
+        BinaryError: it has no executable, or not one that may be looked at.
+    """
+    if not what.isdecimal() or Path(what).exists():
+        return {"path": what, "pid": None, "exe": None}
+    process = Path("/proc", what)
+    try:
+        return {"path": str(process / "exe"), "pid": int(what), "exe": str((process / "exe").readlink())}
+    except PermissionError as error:
+        raise BinaryError(f"the executable of process {what} may not be looked at", "use sudo") from error
+    except OSError as error:
+        if process.exists():
+            raise BinaryError(f"process {what} has no executable: it is a thread of the kernel") from error
+        raise TargetGoneError(f"there is no process {what}", "`otel-goprobe list` shows those of Go") from error
 
 
 def _identity(binary: GoBinary) -> dict[str, Any]:
@@ -75,7 +102,7 @@ def _identity(binary: GoBinary) -> dict[str, Any]:
     }
 
 
-def _library(outcome: LibraryOutcome) -> dict[str, Any]:
+def _library(binary: GoBinary, outcome: LibraryOutcome) -> dict[str, Any]:
     return {
         "library": outcome.library.import_path,
         "instrumented": not outcome.refused,
@@ -84,7 +111,7 @@ def _library(outcome: LibraryOutcome) -> dict[str, Any]:
             {
                 "role": hook.hook.role.name.lower(),
                 "program": hook.way.program if hook.way else "",
-                "sites": [_site(site) for site in hook.sites],
+                "sites": [{**_site(site), "line": _line(binary, site.address)} for site in hook.sites],
                 "without_it": hook.hook.lost,
                 "reason": hook.reason if hook.way is None else "",
                 "passed_over": [reason for _, reason in hook.rejected] if hook.way else [],
@@ -110,6 +137,14 @@ def _site(site: Site) -> dict[str, Any]:
     }
 
 
+def _line(binary: GoBinary, address: int) -> str:
+    try:
+        source = binary.line(address)
+    except BinaryError:
+        return ""
+    return f"{source.file}:{source.line}" if source else ""
+
+
 def _struct(binary: GoBinary, name: str) -> dict[str, Any]:
     found = binary.struct(name)
     if found is None:
@@ -126,17 +161,60 @@ def _struct(binary: GoBinary, name: str) -> dict[str, Any]:
 
 def _functions(binary: GoBinary, glob: str) -> list[dict[str, Any]]:
     names = sorted({name for name in binary.function_names() if fnmatch.fnmatchcase(name, glob)})
-    inlined = binary.inlined(names)
+    few = len(names) <= _MANY
+    inlined = binary.inlined(names) if few else {}
     bodies = binary.bodies(names)
     return [
-        {"name": name, "size": body.size, "inlined_into": sorted(inlined.get(name, ())), **_start(binary, body)}
+        {
+            "name": name,
+            "size": body.size,
+            "line": _line(binary, body.address),
+            "inlined_into": sorted(inlined.get(name, ())) if few else None,
+            **(_signature(binary, body) if few else {"arguments": None, "results": None}),
+            **_start(binary, body),
+        }
         for name in names
         for body in bodies.get(name, ())
     ]
 
 
 def _start(binary: GoBinary, function: Function) -> dict[str, Any]:
-    return {key: value for key, value in _site(binary.start_site(function)).items() if key != "function"}
+    try:
+        site = _site(binary.start_site(function))
+    except BinaryError as error:
+        nothing = dict.fromkeys(("address", "file_offset", "bytes", "cost"))
+        return {**nothing, "reason": error.message}
+    return {key: value for key, value in site.items() if key != "function"}
+
+
+def _signature(binary: GoBinary, function: Function) -> dict[str, Any]:
+    signature = binary.signature(function)
+    if signature is None:
+        return {"arguments": None, "results": None}
+    registers = binary.argument_registers
+    return {
+        "arguments": [_variable(each, registers) for each in signature.arguments],
+        "results": [_variable(each, registers) for each in signature.results],
+    }
+
+
+def _variable(variable: Variable, registers: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": variable.name,
+        "type": variable.type_name,
+        "size": variable.size,
+        "location": _location(variable.location, registers),
+    }
+
+
+def _location(location: Location | None, registers: Sequence[str]) -> str:
+    """``ax bx``, ``f1`` for the first floating-point register, ``stack+16``, or ``?``."""
+    if location is None:
+        return "?"
+    if location.stack_offset is not None:
+        return f"stack+{location.stack_offset}"
+    integers = [registers[number - 1] for number in location.integers]
+    return " ".join([*integers, *(f"f{number}" for number in location.floats)])
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
@@ -146,7 +224,8 @@ def _print(report: dict[str, Any]) -> None:
     traits = [report["machine"], "PIE" if report["pie"] else "", "stripped" if report["stripped"] else ""]
     traits += ["DWARF" if report["dwarf"] else "no DWARF", f"{len(report['dependencies'])} dependencies"]
     module = report["module"]
-    click.echo(f"{printable(report['path'])}: {report['go_version']}, {', '.join(filter(None, traits))}")
+    path = report["exe"] or report["path"]
+    click.echo(f"{printable(path)}: {report['go_version']}, {', '.join(filter(None, traits))}")
     click.echo(
         f"main package {printable(report['package'])}" + (f" of {module['path']} {module['version']}" if module else "")
     )
@@ -193,11 +272,27 @@ def _print_struct(struct: dict[str, Any]) -> None:
 def _print_functions(functions: Sequence[dict[str, Any]]) -> None:
     click.echo(f"\n{len(functions)} functions match")
     rows = [
-        (f"  {f['name']}", f"{f['file_offset']:#x}", f["cost"], f["reason"], ", ".join(f["inlined_into"]) or "-")
+        (
+            f"  {f['name']}{_in_words(f)}",
+            "-" if f["file_offset"] is None else f"{f['file_offset']:#x}",
+            f["cost"] or "none",
+            f["reason"],
+            "?" if f["inlined_into"] is None else ", ".join(f["inlined_into"]) or "-",
+            f["line"],
+        )
         for f in functions
     ]
     if rows:
-        _print_rows(("  FUNCTION", "FILE OFFSET", "COST", "WHY", "INLINED INTO"), rows)
+        _print_rows(("  FUNCTION", "FILE OFFSET", "COST", "WHY", "INLINED INTO", "LINE"), rows)
+
+
+def _in_words(function: dict[str, Any]) -> str:
+    """``(c *net/http.conn: ax) (bool: ax)``, where it is known."""
+    if function["arguments"] is None:
+        return ""
+    arguments = ", ".join(f"{each['name']} {each['type']}: {each['location']}" for each in function["arguments"])
+    results = ", ".join(f"{each['type']}: {each['location']}" for each in function["results"])
+    return f"({arguments})" + (f" ({results})" if results else "")
 
 
 def _print_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

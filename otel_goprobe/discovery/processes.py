@@ -166,8 +166,8 @@ def _analysed(path: str, name: str) -> Executable:
     try:
         identity = gobinary.identify(path)
         try:
-            gobinary.open_binary(path).close()
-            reason = ""
+            with gobinary.open_binary(path) as binary:
+                reason = binary.untraceable
         except UnsupportedBinaryError as error:
             reason = error.message.replace(path, name)
         return Executable(identity.build_info, identity.stripped, identity.build_id, reason)

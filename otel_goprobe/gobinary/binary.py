@@ -14,12 +14,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from otel_goprobe.errors import UnsupportedBinaryError
-from otel_goprobe.gobinary import sites
-from otel_goprobe.gobinary.buildinfo import OLDEST, minor_version, read_build_info
+from otel_goprobe.gobinary import aarch64, sites, x86_64
+from otel_goprobe.gobinary.buildinfo import OLDEST, OLDEST_TRACED, minor_version
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
+from otel_goprobe.gobinary.globals import read_variable
+from otel_goprobe.gobinary.identity import Telling, read_identity
+from otel_goprobe.gobinary.inlines import InlineTrees
+from otel_goprobe.gobinary.instructions import Code
+from otel_goprobe.gobinary.lines import SourceLine, read_line
 from otel_goprobe.gobinary.moduledata import read_module
 from otel_goprobe.gobinary.pclntab import Function, FunctionTable
+from otel_goprobe.gobinary.signatures import Signature, read_signature
 from otel_goprobe.gobinary.types import Struct, Types
 from otel_goprobe.model import BuildInfo, Site
 
@@ -27,11 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
+    from otel_goprobe.gobinary.instructions import InstructionSet
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _NEWEST_LAYOUT = 1 << 10
 """Taken as the minor version where the build info has none that can be read: a devel toolchain."""
 _MAX_FUNCTION_BYTES = 1 << 22
+_MACHINES: dict[str, InstructionSet] = {"x86_64": x86_64.X8664(), "aarch64": aarch64.AArch64()}
+_COSTS = {"x86_64": x86_64.cost, "aarch64": aarch64.cost}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +56,19 @@ class FieldOffset:
     """``types``, or ``dwarf+types`` where both were there and agree."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the headers of a Go executable say of it."""
-
-    build_info: BuildInfo
-    machine: str
-    """``x86_64`` or ``aarch64``."""
-    pie: bool
-    """Whether it is loaded at an address of the kernel's choice."""
-    stripped: bool
-    """No ``.symtab``."""
-    build_id: str
-    """Go's, else GNU's in hexadecimal, else empty."""
-
-
 def _damage_told(
     method: Callable[Concatenate[GoBinary, _P], _R],
 ) -> Callable[Concatenate[GoBinary, _P], _R]:
     @functools.wraps(method)
     def wrapped(binary: GoBinary, /, *arguments: _P.args, **options: _P.kwargs) -> _R:
-        with _Telling(binary.path):
+        with Telling(binary.path):
             return method(binary, *arguments, **options)
 
     return wrapped
 
 
-class _Telling:
-    """Turns what reading a damaged file raises into an `UnsupportedBinaryError`."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, ValueError | IndexError | OverflowError | struct.error):
-            raise UnsupportedBinaryError(f"the tables of {self._path} are damaged ({error})") from error
-
-
 class GoBinary:
-    """A Go executable of Go 1.21 or newer, for x86-64 or arm64. A context manager; `open_binary` makes it.
+    """A Go executable of Go 1.18 or newer, for x86-64 or arm64. A context manager; `open_binary` makes it.
 
     Addresses are those of the file, before any load bias. Names are in Go's own spelling, with full package paths:
     ``net/http.(*conn).serve``, ``net/http.Request``. Every method raises `UnsupportedBinaryError` if the tables it
@@ -99,8 +78,8 @@ class GoBinary:
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
         self.path = elf.path
-        with _Telling(self.path):
-            self.identity = _identity(elf)
+        with Telling(self.path):
+            self.identity = read_identity(elf)
             minor = minor_version(self.build_info.go_version)
             if minor is not None and minor < OLDEST:
                 raise UnsupportedBinaryError(
@@ -109,7 +88,10 @@ class GoBinary:
             self._go_minor = _NEWEST_LAYOUT if minor is None else minor
             self._table = FunctionTable(elf)
             self._module = read_module(elf, self._table)
+            self._inline_trees = InlineTrees(elf, self._table, self._module.funcdata)
+            self._inlined: dict[str, frozenset[str]] = {}
             self._dwarf = Dwarf(elf)
+            self._code_now: Code | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +103,7 @@ class GoBinary:
 
     def close(self) -> None:
         """Unmap the file; nothing can be asked afterwards."""
-        for part in ("_table", "_module", "_types", "_dwarf"):
+        for part in ("_table", "_module", "_types", "_dwarf", "_inline_trees"):
             self.__dict__.pop(part, None)
         self._elf.close()
 
@@ -157,6 +139,19 @@ class GoBinary:
         """Whether there is debugging information."""
         return self._dwarf.present
 
+    @property
+    def argument_registers(self) -> tuple[str, ...]:
+        """What holds integer arguments and results, in order: ``ax``, ``bx`` …, or ``x0``, ``x1`` …."""
+        return _MACHINES[self.machine].argument_names
+
+    @property
+    def untraceable(self) -> str:
+        """Why no probe may be attached to it, though it can be read; empty where one may.
+
+        Go 1.18 is left out because it is untested: no release of it gets fixes since February 2023.
+        """
+        return "" if self._go_minor >= OLDEST_TRACED else f"Go 1.{OLDEST_TRACED} or newer is needed to attach"
+
     @_damage_told
     def file_offset(self, address: int) -> int:
         """Where in the file the byte at `address` is."""
@@ -190,7 +185,39 @@ class GoBinary:
     @_damage_told
     def inlined(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
         """For each of `names` that was inlined: the functions that hold a copy; a probe on it misses those calls."""
-        return self._table.inlined(names, self._module.funcdata)
+        asked = list(names)
+        unknown = [name for name in asked if name not in self._inlined]
+        if unknown:
+            holders = self._inline_trees.holders(unknown)
+            self._inlined.update((name, holders.get(name, frozenset())) for name in unknown)
+        return {name: self._inlined[name] for name in asked if self._inlined[name]}
+
+    @_damage_told
+    def line(self, address: int) -> SourceLine | None:
+        """File and line of the instruction at `address`; None where no function is."""
+        return read_line(self._elf, self._table, self._module.text_offset(address))
+
+    @_damage_told
+    def signature(self, function: Function) -> Signature | None:
+        """Names, types and places of a function's arguments and results; None without DWARF."""
+        width = self._table.argument_bytes(function)
+        return read_signature(self._dwarf, function.name, width, self.machine, self._go_minor)
+
+    @_damage_told
+    def variable(self, name: str) -> int | None:
+        """The address of a variable of the program; None if it isn't known.
+
+        Without symbols that is ``runtime.sched`` only, in x86-64 programs, by the code that refers to it.
+        """
+        known = self._elf.symbol(name)
+        if known is not None or self.machine != "x86_64":
+            return known
+
+        def code(function: str) -> Code | None:
+            found = self.functions([function]).get(function)
+            return self._code(found) if found else None
+
+        return read_variable(name, code, self._elf.writable)
 
     # --- types -------------------------------------------------------------------------------------------------------
 
@@ -242,7 +269,7 @@ class GoBinary:
 
     def type_name(self, address: int) -> str | None:
         """Go's spelling of the type described at `address`, such as ``*errors.errorString``; None if none is there."""
-        with _Telling(self.path):
+        with Telling(self.path):
             types = self._types
         try:
             return types.name(address)
@@ -252,20 +279,22 @@ class GoBinary:
     # --- sites -------------------------------------------------------------------------------------------------------
 
     @_damage_told
-    def start_site(self, function: Function) -> Site:
-        """Where a call of the function begins: the ``push %rbp`` behind the stack check, else its first instruction.
+    def start_site(self, function: Function, arguments: Sequence[int] = sites.ALL_ARGUMENTS) -> Site:
+        """Where a call of the function begins: the cheapest instruction that every call passes just once.
 
-        Raises:
-            UnsupportedBinaryError: the program isn't for x86-64.
+        Args:
+            function: any.
+            arguments: numbers of the arguments, from 1, that must still be in their registers there.
         """
-        return self._site(function, *sites.start(self._code(function), self._table.first_frame_change(function)))
+        code, frame_change = self._code(function), self._table.first_frame_change(function)
+        return self._site(function, *sites.start(code, frame_change, arguments))
 
     @_damage_told
     def return_sites(self, function: Function) -> tuple[Site, ...]:
-        """Every way out of the function but a panic: its RETs, single-stepped, and tail jumps.
+        """Every way out of the function but a panic: its returns and tail jumps.
 
         Raises:
-            UnsupportedBinaryError: the program isn't for x86-64, or the ends can't be told.
+            UnsupportedBinaryError: the ends can't be told.
         """
         return tuple(self._site(function, *each) for each in sites.returns(self._code(function)))
 
@@ -276,34 +305,34 @@ class GoBinary:
 
     @_damage_told
     def result_sites(
-        self, caller: Function, callee: Function, registers: Sequence[str] = ("ax", "bx", "cx", "di")
+        self, caller: Function, callee: Function, results: Sequence[int] = (1, 2, 3, 4)
     ) -> tuple[Site, ...]:
         """Behind each direct call of `callee`, the emulated instruction that finds its results still in registers.
 
         Args:
             caller: where the calls are.
             callee: what is called.
-            registers: those that hold the results: ``ax``, ``bx``, ``cx``, ``di``, ``si``, ``r8`` to ``r11``.
+            results: their numbers, from 1; a string is two, an interface too.
 
         Returns:
             A site for each call; nothing if one of the calls has no such place (use the callee's `return_sites`).
         """
         resumed = self._table.deferreturn(caller)
         entries = () if resumed is None else (caller.address + resumed,)
-        found = sites.results(self._code(caller), callee.address, registers, entries)
+        found = sites.results(self._code(caller), callee.address, results, entries)
         return tuple(self._site(caller, *each) for each in found)
 
-    def _code(self, function: Function) -> sites.Code:
-        if self.machine != "x86_64":
-            raise UnsupportedBinaryError(
-                f"{self.path} is for {self.machine}", "so far probes can be placed in x86-64 programs only"
-            )
+    def _code(self, function: Function) -> Code:
         if function.size > _MAX_FUNCTION_BYTES:
             raise ValueError(f"{function.name} is too long")
-        return sites.Code(function.name, function.address, self._elf.read(function.address, function.size))
+        if self._code_now is None or (self._code_now.name, self._code_now.address) != (function.name, function.address):
+            content = self._elf.read(function.address, function.size)
+            self._code_now = Code(function.name, function.address, content, _MACHINES[self.machine])
+        return self._code_now
 
     def _site(self, function: Function, address: int, content: bytes, reason: str) -> Site:
-        return Site(function.name, address, self._elf.file_offset(address), content, sites.cost(content), reason)
+        cost = _COSTS[self.machine](content)
+        return Site(function.name, address, self._elf.file_offset(address), content, cost, reason)
 
 
 def open_binary(path: str | os.PathLike[str]) -> GoBinary:
@@ -312,7 +341,7 @@ def open_binary(path: str | os.PathLike[str]) -> GoBinary:
     Raises:
         BinaryError: the file can't be opened or read.
         NotGoError: it isn't an ELF executable, or not one that Go built.
-        UnsupportedBinaryError: it is of Go 1.20 or older, 32-bit, big-endian, for another machine, packed, or damaged.
+        UnsupportedBinaryError: it is of Go 1.17 or older, 32-bit, big-endian, for another machine, packed, or damaged.
     """
     elf = _open(path)
     try:
@@ -322,26 +351,6 @@ def open_binary(path: str | os.PathLike[str]) -> GoBinary:
         raise
 
 
-def identify(path: str | os.PathLike[str]) -> Identity:
-    """What an executable's headers and build info say, of any Go since 1.18: cheap enough to ask of every process.
-
-    Raises:
-        BinaryError: as `open_binary`, but a Go version that is too old is no error here.
-    """
-    elf = _open(path)
-    try:
-        with _Telling(elf.path):
-            return _identity(elf)
-    finally:
-        elf.close()
-
-
 def _open(path: str | os.PathLike[str]) -> Elf:
-    with _Telling(os.fspath(path)):
+    with Telling(os.fspath(path)):
         return Elf(path)
-
-
-def _identity(elf: Elf) -> Identity:
-    return Identity(
-        read_build_info(elf), elf.machine, elf.position_independent, ".symtab" not in elf.sections, elf.build_id
-    )

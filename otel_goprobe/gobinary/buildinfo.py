@@ -1,8 +1,8 @@
 """What ``go version -m`` prints, from an executable's ``.go.buildinfo``; tells a Go program from any other.
 
-Layout: cmd/link/internal/ld/data.go (buildinfo) and debug/buildinfo/buildinfo.go, Go 1.18 and newer: the magic, the
-pointer size, flags of which bit 1 says that two length-prefixed strings follow at byte 32: the version, and the
-module text between two 16-byte marks.
+Layout: cmd/link/internal/ld/data.go (buildinfo) and debug/buildinfo/buildinfo.go: the magic, the pointer size, and
+flags. Bit 1 says that two length-prefixed strings follow at byte 32 (Go 1.18): the version, and the module text between
+two 16-byte marks. Before, the addresses of two Go strings with the same content follow at byte 16.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ _ALIGNMENT = 16
 _INLINE_STRINGS = 2
 _MARK_BYTES = 16
 _MAX_TEXT_BYTES = 1 << 20
-OLDEST = 21
+OLDEST = 18
 """Minor version of the oldest Go whose tables this package reads."""
+OLDEST_TRACED = 19
+"""Minor version of the oldest Go whose programs probes may be placed in."""
 
 
 def minor_version(go_version: str) -> int | None:
@@ -36,14 +38,15 @@ def read_build_info(elf: Elf) -> BuildInfo:
 
     Raises:
         NotGoError: it has none.
-        UnsupportedBinaryError: it is packed, or of Go 1.17 or older.
+        UnsupportedBinaryError: it is packed.
     """
     place = _find(elf)
     data = elf.data
-    if not data[place + 15] & _INLINE_STRINGS:
-        raise UnsupportedBinaryError(f"{elf.path} was built with Go 1.17 or older", f"Go 1.{OLDEST} or newer is needed")
-    version, place = _string(data[place + 32 : place + 32 + 4096], 0, place + 32)
-    text, _ = _string(data[place : place + 10 + _MAX_TEXT_BYTES], 0, place)
+    if data[place + 15] & _INLINE_STRINGS:
+        version, behind = _string(data[place + 32 : place + 32 + 4096], 0, place + 32)
+        text, _ = _string(data[behind : behind + 10 + _MAX_TEXT_BYTES], 0, behind)
+    else:
+        version, text = (_pointed(elf, elf.address(place) + at) for at in (16, 24))
     # The marks are there so that the text can be found in a memory dump.
     if len(text) >= 2 * _MARK_BYTES + 1 and text[-_MARK_BYTES - 1 : -_MARK_BYTES] == b"\n":
         text = text[_MARK_BYTES:-_MARK_BYTES]
@@ -64,6 +67,15 @@ def _find(elf: Elf) -> int:
             f"{elf.path} is packed with UPX", "unpack it with `upx -d`; the tables that tracing needs are compressed"
         )
     raise NotGoError(f"{elf.path} is not a Go program (it has no Go build info)")
+
+
+def _pointed(elf: Elf, address: int) -> bytes:
+    """The Go string whose address is at `address`; empty where there is none, or it isn't in the file."""
+    try:
+        header = elf.pointer(address)
+        return elf.read(elf.pointer(header), min(elf.u64(header + 8), _MAX_TEXT_BYTES))
+    except ValueError:
+        return b""
 
 
 def _string(data: bytes, place: int, base: int) -> tuple[bytes, int]:

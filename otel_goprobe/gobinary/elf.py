@@ -45,6 +45,8 @@ class Segment:
     address: int
     size: int
     writable: bool
+    memory_size: int
+    """Bytes that the process sees: zeroes follow those of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,12 @@ class Elf:
         self._dynamic: tuple[int, int] | None = None
         table_offset, entry_size, entries = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
         for index in range(entries):
-            kind, flags, offset, address, _, size = struct.unpack_from(
-                "<IIQQQQ", data, table_offset + index * entry_size
+            kind, flags, offset, address, _, size, memory = struct.unpack_from(
+                "<IIQQQQQ", data, table_offset + index * entry_size
             )
             size = min(size, max(len(data) - offset, 0))
             if kind == _PT_LOAD and size:
-                self.segments.append(Segment(offset, address, size, bool(flags & _PF_WRITABLE)))
+                self.segments.append(Segment(offset, address, size, bool(flags & _PF_WRITABLE), memory))
             elif kind == _PT_NOTE:
                 self._notes.append((offset, size))
             elif kind == _PT_DYNAMIC:
@@ -135,6 +137,10 @@ class Elf:
             if 0 <= address - segment.address < segment.size:
                 return segment
         raise ValueError(f"address {address:#x} is not in the file")
+
+    def writable(self, address: int) -> bool:
+        """Whether the process may write at `address`, in the file or behind its end (.bss)."""
+        return any(each.writable and 0 <= address - each.address < each.memory_size for each in self.segments)
 
     def file_offset(self, address: int) -> int:
         """Where in the file the byte at `address` is; ValueError if it isn't there."""
@@ -162,6 +168,13 @@ class Elf:
             raise ValueError("negative offset or count")
         return np.frombuffer(self.data, dtype, count, file_offset)
 
+    def release(self, file_offset: int, size: int) -> None:
+        """Take a range that was read once out of this process's memory; reading it again brings it back."""
+        start = -(-file_offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = min(file_offset + size, len(self.data)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if 0 <= start < end:
+            self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def u64(self, address: int) -> int:
         """The 8-byte number at `address`."""
         return int.from_bytes(self.read(address, 8), "little")
@@ -178,6 +191,28 @@ class Elf:
         places, values = self._relocations
         index = int(np.searchsorted(places, address))
         return int(values[index]) if index < len(places) and int(places[index]) == address else 0
+
+    def pointers(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """What `pointer` gives for each of `addresses`, multiples of 8; ValueError if one isn't in the file."""
+        content = np.frombuffer(self.data, "<u8", len(self.data) // 8)
+        values = np.zeros(len(addresses), np.uint64)
+        known = np.zeros(len(addresses), bool)
+        for segment in self.segments:
+            # Below the segment's start the difference wraps around, to more than any size.
+            distance = addresses - np.uint64(segment.address)
+            inside = distance < max(segment.size - 7, 0)
+            places = distance[inside] + np.uint64(segment.offset)
+            if (places & np.uint64(7)).any():
+                raise ValueError("a pointer is not aligned")
+            values[inside] = content[places >> np.uint64(3)]
+            known |= inside
+        if not known.all():
+            raise ValueError(f"address {int(addresses[~known][0]):#x} is not in the file")
+        if not self.addends_in_file and len(self._relocations[0]):
+            relocated, targets = self._relocations
+            index = np.minimum(np.searchsorted(relocated, addresses), len(relocated) - 1)
+            values = np.where((values == 0) & (relocated[index] == addresses), targets[index], values)
+        return values
 
     @cached_property
     def _relocations(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
@@ -244,6 +279,19 @@ class Elf:
             name = data[start:end].decode("latin-1")
             sections.setdefault(name, Section(name, address, offset, size, bool(flags & _SHF_COMPRESSED)))
         return sections
+
+    def symbol(self, name: str) -> int | None:
+        """The address of a symbol; None if the file has no symbol table, or not that symbol."""
+        table, strings = self.sections.get(".symtab"), self.sections.get(".strtab")
+        if table is None or strings is None:
+            return None
+        place = self.data.find(f"\0{name}\0".encode(), strings.offset, strings.offset + strings.size)
+        if place < 0:
+            return None
+        # Elf64_Sym: u32 st_name, 4 bytes, u64 st_value, u64 st_size
+        rows = self.words(table.offset, table.size // 24 * 6, "<u4").reshape(-1, 6)
+        (found,) = np.nonzero(rows[:, 0] == place + 1 - strings.offset)
+        return int(rows[found[0], 2]) | int(rows[found[0], 3]) << 32 if len(found) else None
 
     @cached_property
     def build_id(self) -> str:

@@ -1,9 +1,9 @@
 """runtime.firstmoduledata: where the executable's text, type metadata and inline trees are.
 
 Found by the one pointer it certainly holds, the function table's, and confirmed by three more. Offsets
-(runtime/symtab.go, moduledata)
-are equal from Go 1.21 to 1.27 up to `types`; what follows has three layouts, told apart by their values, not by a
-version: Go <= 1.25, 1.26 (epclntab came in), and >= 1.27 (lengths instead of ends, no typelinks and itablinks).
+(runtime/symtab.go, moduledata) are equal from Go 1.20 to 1.27 up to `types`, which was 16 bytes earlier before 1.20
+(covctrs came in). What follows has three layouts, told apart by their values, not by a version: Go <= 1.25, 1.26
+(epclntab came in), and >= 1.27 (lengths instead of ends, no typelinks and itablinks).
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ class Module:
                 return section.address + offset - section.start
         return self.text + offset
 
+    def text_offset(self, address: int) -> int:
+        """The inverse of `text_address`."""
+        for section in self.text_sections:
+            if 0 <= address - section.address < section.end - section.start:
+                return address - section.address + section.start
+        return address - self.text
+
 
 def read_module(elf: Elf, functions: FunctionTable) -> Module:
     """The moduledata that belongs to `functions`.
@@ -77,7 +84,7 @@ def read_module(elf: Elf, functions: FunctionTable) -> Module:
     candidates = [section.address] if section else []
     for candidate in (*candidates, *elf.places_of_pointer(functions.address)):
         if _belongs(elf, functions, candidate):
-            return _read(elf, candidate)
+            return _read(elf, candidate, 0 if functions.layout.coverage_counters else -16)
     raise UnsupportedBinaryError(
         f"{elf.path} has no Go module data that fits its function table", "it may be packed, or built as a plugin"
     )
@@ -96,9 +103,9 @@ def _belongs(elf: Elf, functions: FunctionTable, address: int) -> bool:
         return False
 
 
-def _read(elf: Elf, address: int) -> Module:
+def _read(elf: Elf, address: int, shift: int) -> Module:
     def word(offset: int) -> int:
-        return elf.pointer(address + offset)
+        return elf.pointer(address + offset + (shift if offset >= _TYPES else 0))
 
     text, text_end, types = word(_TEXT), word(_TEXT_END), word(_TYPES)
     type_links = itab_links = itabs = None

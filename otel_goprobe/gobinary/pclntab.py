@@ -1,11 +1,11 @@
 """The function table that the Go runtime itself unwinds with: names, addresses, sizes, frames, inlined calls.
 
-It is in every Go executable, stripped or not. `GoBinary` asks it for the functions that probes name. Layout since Go
-1.20 (runtime/symtab.go: pcHeader, functab; runtime/runtime2.go: _func; runtime/symtabinl.go: inlinedCall), the same
-up to 1.27.
+It is in every Go executable, stripped or not. `GoBinary` asks it for the functions that probes name. Layout
+(runtime/symtab.go: pcHeader, functab; runtime/runtime2.go: _func; runtime/symtabinl.go: inlinedCall): one for Go 1.18
+and 1.19, one since 1.20, up to 1.27.
 
-The columns are numpy views of the file; a lookup is a handful of vector operations over all functions, whatever their
-number.
+A lookup is a handful of vector operations over all functions, whatever their number. The columns that it needs are
+copied, 30 bytes a function; the tables themselves, a quarter of the file, are passed over once and let go.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_goprobe.errors import UnsupportedBinaryError
+from otel_goprobe.gobinary.buildinfo import OLDEST
 
 if TYPE_CHECKING:
     import mmap
@@ -26,23 +27,53 @@ if TYPE_CHECKING:
 
     from otel_goprobe.gobinary.elf import Elf
 
-_MAGIC = 0xFFFFFFF1
-_OLDER_MAGICS = (0xFFFFFFF0, 0xFFFFFFFA, 0xFFFFFFFB)
+_OLDER_MAGICS = (0xFFFFFFFA, 0xFFFFFFFB)
+"""Go 1.16, Go 1.2 (debug/gosym/pclntab.go)."""
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _MAX_FUNCTIONS = 1 << 24
-_FIXED_RECORD_WORDS = 11
-"""_func without its trailing pcdata and funcdata arrays: 44 bytes."""
-_NAME_WORD, _DEFERRETURN_WORD, _PCSP_WORD, _NPCDATA_WORD, _ID_WORD = 1, 3, 4, 7, 10
+_NAME_WORD, _ARGS_WORD, _DEFERRETURN_WORD, _PCSP_WORD, _NPCDATA_WORD = 1, 2, 3, 4, 7
+_LINE_WORDS = (5, 6, 8)
+"""pcfile, pcln, cuOffset."""
 _PCDATA_INLINE_INDEX, _FUNCDATA_INLINE_TREE = 2, 3
 """internal/abi/symtab.go: PCDATA_InlTreeIndex, FUNCDATA_InlTree."""
-_INLINED_CALL_BYTES = 16
 _NONE = 0xFFFFFFFF
 _MAX_TABLE_ENTRIES = 1 << 18
-_MAX_INLINED_HITS = 1 << 16
-_MAX_INLINE_WORK = 1 << 22
-"""Entries of pc-value tables that are read for inline trees: two seconds' worth, fifty times what Prometheus needs."""
+_CHUNK_ROWS, _CHUNK_BYTES = 1 << 14, 1 << 20
+"""What is held of the tables at once where all of them are read."""
 
 Words = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the releases of Go that write one magic number have in common."""
+
+    record_words: int
+    """_func without its trailing pcdata and funcdata arrays, in 4-byte words; the last one holds its numbers."""
+    call_bytes: int
+    """Size of an inlinedCall."""
+    call_name: int
+    """Where in it the function's name is."""
+    coverage_counters: bool
+    """Whether moduledata has covctrs and ecovctrs, 16 bytes in front of the type metadata's address."""
+
+
+_LAYOUTS = {0xFFFFFFF0: Layout(10, 20, 12, False), 0xFFFFFFF1: Layout(11, 16, 4, True)}
+"""By magic number: Go 1.18 (_func has no startLine), Go 1.20 (runtime/symtab.go of 1.19.13 and 1.20.14)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Of every function, in the table's order: u32 arrays of shape (count,)."""
+
+    record: Words
+    """Index of its ``_func`` in the table's words."""
+    name: Words
+    """Offset of its name in the name table."""
+    numbers: Words
+    """funcID in the lowest byte, nfuncdata in the highest."""
+    inline_tree: Words
+    """Offset of its inline tree in the funcdata, or 0xffffffff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +96,7 @@ class FunctionTable:
     """The functions of an executable.
 
     Raises:
-        UnsupportedBinaryError: the table is missing, or is one of Go 1.19 or older.
+        UnsupportedBinaryError: the table is missing, or is one of Go 1.17 or older.
         ValueError, IndexError, struct.error: it is damaged.
     """
 
@@ -73,86 +104,113 @@ class FunctionTable:
         self._elf = elf
         self.file_offset = _find(elf)
         self.address = elf.address(self.file_offset)
-        (self.count, _, _, names, units, _, tables, functions) = struct.unpack_from(
+        self.layout = _LAYOUTS[int.from_bytes(elf.data[self.file_offset : self.file_offset + 4], "little")]
+        (self.count, _, _, names, units, files, tables, functions) = struct.unpack_from(
             "<8Q", elf.data, self.file_offset + 8
         )
         segment = elf.segment(self.address)
         self._limit = segment.offset + segment.size
         self._quantum = elf.data[self.file_offset + 6]
-        if not 0 < self.count < _MAX_FUNCTIONS or not 0 < names < units <= tables < functions:
+        if not 0 < self.count < _MAX_FUNCTIONS or not 0 < names < units <= files <= tables < functions:
             raise ValueError("the header of the function table makes no sense")
         self.names_address = self.address + names
         self.functions_address = self.address + functions
         self._names_span = self.file_offset + names, self.file_offset + units
+        self.units_offset, self.files_offset = self.file_offset + units, self.file_offset + files
         self._pc_tables = self.file_offset + tables
-        start = self.file_offset + functions
-        self._words: Words = elf.words(start, (self._limit - start) // 4, "<u4")
+        self._functions_offset = self.file_offset + functions
+        self._words: Words = elf.words(self._functions_offset, (self._limit - self._functions_offset) // 4, "<u4")
         if len(self._words) < 2 * self.count + 1:
             raise ValueError("the function table is cut off")
-        self._inline_indexes: dict[int, int] = {}
-        self._inline_work = 0
 
     # --- columns, one row a function ---------------------------------------------------------------------------------
 
     @cached_property
     def _entries(self) -> Words:
         """Shape (count + 1,): where functions start, in bytes from the text's start, ascending; the last is the end."""
-        entries = self._words[0 : 2 * self.count + 1 : 2]
+        entries = self._words[0 : 2 * self.count + 1 : 2].copy()
         if (entries[1:] < entries[:-1]).any():
             raise ValueError("the function table is not in order")
         return entries
 
     @cached_property
-    def _records(self) -> npt.NDArray[np.int64]:
-        """Shape (count,): index into `_words` of each ``_func``."""
-        offsets = self._words[1 : 2 * self.count : 2]
-        records = (offsets >> 2).astype(np.int64)
-        if (offsets & 3).any() or int(records.max()) + _FIXED_RECORD_WORDS > len(self._words):
-            raise ValueError("an entry of the function table points outside it")
-        return records
+    def _columns(self) -> _Columns:
+        """What lookups need of every ``_func``, read in one pass that leaves none of them in memory."""
+        fixed, end = self.layout.record_words, len(self._words)
+        columns = _Columns(*(np.empty(self.count, np.uint32) for _ in range(4)))
+        for first in range(0, self.count, _CHUNK_ROWS):
+            rows = slice(first, min(first + _CHUNK_ROWS, self.count))
+            offsets = self._words[2 * rows.start + 1 : 2 * rows.stop : 2]
+            records = (offsets >> 2).astype(np.int64)
+            lowest, highest = int(records.min()), int(records.max())
+            if (offsets & 3).any() or highest + fixed > end:
+                raise ValueError("an entry of the function table points outside it")
+            columns.record[rows] = records
+            columns.name[rows] = self._words[records + _NAME_WORD]
+            columns.numbers[rows] = numbers = self._words[records + fixed - 1]
+            tables = self._words[records + _NPCDATA_WORD].astype(np.int64)
+            places = records + fixed + tables + _FUNCDATA_INLINE_TREE
+            usable = (numbers >> 24 > _FUNCDATA_INLINE_TREE) & (tables > _PCDATA_INLINE_INDEX) & (places < end)
+            columns.inline_tree[rows] = np.where(usable, self._words[np.where(usable, places, 0)], _NONE)
+            self._elf.release(self._file_offset(lowest), 4 * (highest - lowest))
+        return columns
 
-    @cached_property
-    def _name_column(self) -> Words:
-        return self._words[self._records + _NAME_WORD]
+    def _file_offset(self, word: int) -> int:
+        return int(self._functions_offset + 4 * word)
 
     @cached_property
     def _wrapper_id(self) -> int:
         """FuncIDWrapper: 21 in Go 1.21, 23 in 1.27, always the largest there is (internal/abi/symtab.go)."""
-        return int((self._words[self._records + _ID_WORD] & 0xFF).max())
+        return int((self._columns.numbers & 0xFF).max())
+
+    # --- names -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _names(self) -> bytes:
+    def _name_index(self) -> tuple[Words, Words, Words]:
+        """Start, length and fingerprint of every name in the name table, by a pass that leaves none in memory."""
         start, end = self._names_span
-        return self._elf.data[start:end]
+        starts, ends, prints = [], [], []
+        place = start
+        while place < end:
+            size = min(_CHUNK_BYTES, end - place)
+            content = self._elf.words(place, size, "u1")
+            stops = np.flatnonzero(content == 0)
+            if not len(stops):
+                raise ValueError("a function's name is too long")
+            begins = np.concatenate([np.zeros(1, np.int64), stops[:-1] + 1])
+            starts.append((begins + (place - start)).astype(np.uint32))
+            ends.append((stops - begins).astype(np.uint32))
+            prints.append(_fingerprints(content, begins, stops))
+            place += int(stops[-1]) + 1
+            self._elf.release(start, place - start)
+        return np.concatenate(starts), np.concatenate(ends), np.concatenate(prints)
 
-    @cached_property
-    def _name_starts(self) -> npt.NDArray[np.int64]:
-        ends = np.flatnonzero(np.frombuffer(self._names, np.uint8) == 0)
-        return np.concatenate([np.zeros(1, np.int64), ends + 1])
-
-    def _name_offsets(self, names: Iterable[str]) -> dict[int, str]:
+    def name_offsets(self, names: Iterable[str]) -> dict[int, str]:
         """Offset in the name table -> name, for those of `names` that are in it; each stands there once."""
-        starts, table = self._name_starts, np.frombuffer(self._names, np.uint8)
-        lengths = np.diff(starts) - 1
+        starts, lengths, prints = self._name_index
         found = {}
         for name in names:
-            wanted = name.encode()
-            if not wanted:
+            wanted = np.frombuffer(name.encode(), np.uint8)
+            if not len(wanted):
                 continue
-            places = starts[:-1][lengths == len(wanted)]
-            for index in range(len(wanted) - 1, -1, -1):
-                if len(places) <= 1:
+            mark = _fingerprints(wanted, np.zeros(1, np.int64), np.array([len(wanted)]))[0]
+            for offset in starts[(lengths == len(wanted)) & (prints == mark)].tolist():
+                if self._name_at(offset) == name:
+                    found[offset] = name
                     break
-                places = places[table[places + index] == wanted[index]]
-            if len(places) and self._names.startswith(wanted, int(places[0])):
-                found[int(places[0])] = name
         return found
 
     def _name_at(self, offset: int) -> str:
-        end = self._names.find(b"\0", offset)
-        if not 0 <= offset < end:
+        start, end = self._names_span
+        place = start + offset
+        stop = self._elf.data.find(b"\0", place, min(place + _CHUNK_BYTES, end))
+        if not start <= place < stop:
             raise ValueError("a function's name is outside the name table")
-        return self._names[offset:end].decode("utf-8", "replace")
+        return self._elf.data[place:stop].decode("utf-8", "replace")
+
+    def name_of(self, row: int) -> str:
+        """The name of the function in a row of the table."""
+        return self._name_at(int(self._columns.name[row]))
 
     # --- lookups -----------------------------------------------------------------------------------------------------
 
@@ -165,11 +223,12 @@ class FunctionTable:
             names: in Go's own spelling.
             text_address: offset from the text's start -> address; `Module.text_address`.
         """
-        by_offset = self._name_offsets(names)
+        by_offset = self.name_offsets(names)
         wanted = np.fromiter(by_offset, np.uint32, len(by_offset))
         found: dict[str, list[Function]] = {}
-        for row in np.flatnonzero(np.isin(self._name_column, wanted)):
-            name = by_offset[int(self._name_column[row])]
+        column = self._columns.name
+        for row in np.flatnonzero(np.isin(column, wanted)):
+            name = by_offset[int(column[row])]
             found.setdefault(name, []).append(self._function(int(row), name, text_address))
         return {
             name: tuple(each for each in bodies if not each.wrapper) or tuple(bodies) for name, bodies in found.items()
@@ -177,27 +236,30 @@ class FunctionTable:
 
     def _function(self, row: int, name: str, text_address: Callable[[int], int]) -> Function:
         start, end = int(self._entries[row]), int(self._entries[row + 1])
-        record = int(self._records[row])
-        wrapper = int(self._words[record + _ID_WORD]) & 0xFF == self._wrapper_id
-        return Function(name, text_address(start), end - start, wrapper, record)
+        wrapper = int(self._columns.numbers[row]) & 0xFF == self._wrapper_id
+        return Function(name, text_address(start), end - start, wrapper, int(self._columns.record[row]))
 
     def all_names(self) -> list[str]:
         """Every name that a function has, in the table's order."""
-        return [self._name_at(int(offset)) for offset in np.unique(self._name_column)]
+        return [self._name_at(int(offset)) for offset in np.unique(self._columns.name)]
 
     def first_frame_change(self, function: Function) -> int | None:
         """Bytes from its start to the end of the first instruction that moves the stack pointer; None if none does."""
         offset = int(self._words[function.record + _PCSP_WORD])
         if not offset:
             return None
-        end, value = self._ranges(offset, function.size)[0]
+        end, value = self.ranges(offset, function.size)[0]
         return end if value == 0 and end < function.size else None
+
+    def argument_bytes(self, function: Function) -> int:
+        """What the caller's frame holds for a call: values on the stack, room for those in registers."""
+        return int(self._words[function.record + _ARGS_WORD])
 
     def deferreturn(self, function: Function) -> int | None:
         """Bytes from its start to the call at which it goes on after a recovered panic; None without a defer."""
         return int(self._words[function.record + _DEFERRETURN_WORD]) or None
 
-    def _ranges(self, offset: int, size: int) -> list[tuple[int, int]]:
+    def ranges(self, offset: int, size: int) -> list[tuple[int, int]]:
         """A pc-value table (runtime/symtab.go, step) as pairs: where a range ends in the function, value in it."""
         data, place = self._elf.data, self._pc_tables + offset
         ranges: list[tuple[int, int]] = []
@@ -214,66 +276,49 @@ class FunctionTable:
             ranges.append((pc, value))
         raise ValueError("a pc-value table has no end")
 
-    # --- inlined calls -----------------------------------------------------------------------------------------------
+    # --- for inlines.py ----------------------------------------------------------------------------------------------
 
-    def inlined(self, names: Iterable[str], funcdata_address: int) -> dict[str, frozenset[str]]:
-        """For each of `names` that was inlined somewhere: the functions that hold such a copy.
-
-        The trees lie back to back without their lengths, so a name is looked for in all of them at once and each hit
-        is then assigned to the tree it lies in; it counts if the function's own table refers to that index.
-
-        Args:
-            names: in Go's own spelling.
-            funcdata_address: what offsets of funcdata are relative to; `Module.funcdata`.
-        """
-        by_offset = self._name_offsets(names)
-        starts, owners = self._inline_trees
-        if not by_offset or not len(starts):
-            return {}
-        segment = self._elf.segment(funcdata_address)
-        first = self._elf.file_offset(funcdata_address)
-        size = min(segment.offset + segment.size - first, int(starts[-1]) + _MAX_TABLE_ENTRIES)
-        words = self._elf.words(first, size // 4, "<u4")
-        found: dict[str, set[str]] = {}
-        for offset, name in by_offset.items():
-            calls = np.flatnonzero(words == offset) * 4 - 4
-            trees = np.searchsorted(starts, calls, "right") - 1
-            kept = (trees >= 0) & ((calls - starts[trees]) % _INLINED_CALL_BYTES == 0)
-            if kept.sum() > _MAX_INLINED_HITS:
-                raise ValueError("the inline trees make no sense")
-            for call, tree in zip(calls[kept].tolist(), trees[kept].tolist(), strict=True):
-                start = int(starts[tree])
-                # Functions whose trees are equal share one; `starts` then names it several times.
-                for row in owners[int(np.searchsorted(starts, start)) : tree + 1].tolist():
-                    if (call - start) // _INLINED_CALL_BYTES <= self._largest_inline_index(row):
-                        record = int(self._records[row])
-                        found.setdefault(name, set()).add(self._name_at(int(self._words[record + _NAME_WORD])))
-        return {name: frozenset(holders) for name, holders in found.items()}
-
-    @cached_property
-    def _inline_trees(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def inline_trees(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where each tree starts in the funcdata, ascending, and the row of the function it belongs to."""
-        rows = np.flatnonzero(self._words[self._records + _ID_WORD] >> 24 > _FUNCDATA_INLINE_TREE)
-        records = self._records[rows]
-        tables = self._words[records + _NPCDATA_WORD].astype(np.int64)
-        places = records + _FIXED_RECORD_WORDS + tables + _FUNCDATA_INLINE_TREE
-        usable = (tables > _PCDATA_INLINE_INDEX) & (places < len(self._words))
-        trees = self._words[places[usable]].astype(np.int64)
-        kept = trees != _NONE
-        order = np.argsort(trees[kept], kind="stable")
-        return trees[kept][order], rows[usable][kept][order]
+        rows = np.flatnonzero(self._columns.inline_tree != _NONE)
+        trees = self._columns.inline_tree[rows].astype(np.int64)
+        order = np.argsort(trees, kind="stable")
+        return trees[order], rows[order]
 
-    def _largest_inline_index(self, row: int) -> int:
-        known = self._inline_indexes.get(row)
-        if known is None:
-            record = int(self._records[row])
-            offset = int(self._words[record + _FIXED_RECORD_WORDS + _PCDATA_INLINE_INDEX])
-            ranges = self._ranges(offset, int(self._entries[row + 1]) - int(self._entries[row])) if offset else []
-            self._inline_work += len(ranges) + 1
-            if self._inline_work > _MAX_INLINE_WORK:
-                raise ValueError("the inline trees make no sense")
-            known = self._inline_indexes[row] = max((value for _, value in ranges), default=-1)
-        return known
+    def inline_indexes(self, row: int) -> list[tuple[int, int]]:
+        """The pc-value table that says which entry of its tree each instruction of a function comes from."""
+        record = int(self._columns.record[row])
+        return self.row_ranges(row, int(self._words[record + self.layout.record_words + _PCDATA_INLINE_INDEX]))
+
+    # --- for lines.py ------------------------------------------------------------------------------------------------
+
+    def row_at(self, text_offset: int) -> int | None:
+        """The row of the function that holds the instruction at an offset from the text's start."""
+        row = int(np.searchsorted(self._entries, text_offset, "right")) - 1
+        return row if 0 <= row < self.count else None
+
+    def within(self, row: int, text_offset: int) -> int:
+        """Bytes from the start of a row's function."""
+        return text_offset - int(self._entries[row])
+
+    def line_tables(self, row: int) -> tuple[int, int, int]:
+        """Where a row's function has its files and its lines, and its unit's index into the list of files."""
+        record = int(self._columns.record[row])
+        files, lines, unit = (int(self._words[record + word]) for word in _LINE_WORDS)
+        return files, lines, unit
+
+    def row_ranges(self, row: int, table: int) -> list[tuple[int, int]]:
+        """A pc-value table of a row's function; see `ranges`."""
+        return self.ranges(table, int(self._entries[row + 1]) - int(self._entries[row])) if table else []
+
+
+def _fingerprints(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Words:
+    """Four bytes of each string: its last one, two near its end, and its middle one."""
+    found: Words = np.zeros(len(starts), np.uint32)
+    for place in (ends - 1, ends - 4, ends - 9, (starts + ends) >> 1):
+        found <<= np.uint32(8)
+        found |= content[np.clip(place, starts, None) % len(content)]
+    return found
 
 
 def _find(elf: Elf) -> int:
@@ -282,27 +327,30 @@ def _find(elf: Elf) -> int:
         section = elf.sections.get(name)
         if section and _is_header(elf, section.offset):
             return section.offset
-    for segment in elf.segments:
-        for place in elf.search(_MAGIC.to_bytes(4, "little") + b"\0\0", 8, segment):
-            if _is_header(elf, place):
-                return place
+    for magic in reversed(_LAYOUTS):
+        for segment in elf.segments:
+            for place in elf.search(magic.to_bytes(4, "little") + b"\0\0", 8, segment):
+                if _is_header(elf, place):
+                    return place
     for name in _SECTIONS:
         section = elf.sections.get(name)
         if section and int.from_bytes(elf.data[section.offset : section.offset + 4], "little") in _OLDER_MAGICS:
-            raise UnsupportedBinaryError(f"{elf.path} was built with Go 1.19 or older", "Go 1.21 or newer is needed")
+            raise UnsupportedBinaryError(
+                f"{elf.path} was built with Go 1.17 or older", f"Go 1.{OLDEST} or newer is needed"
+            )
     raise UnsupportedBinaryError(
         f"{elf.path} has no Go function table", "it may be packed or obfuscated; use the plain one"
     )
 
 
 def _is_header(elf: Elf, place: int) -> bool:
-    """Whether a pcHeader of Go 1.20 or newer is at a file offset; names start at 96 in it up to Go 1.25, 72 since."""
+    """Whether a pcHeader is at a file offset; names start at 96 in it up to Go 1.25, 72 since."""
     if place + 72 > len(elf.data):
         return False
     magic, pad, quantum, pointer_bytes, count = struct.unpack_from("<IHBBQ", elf.data, place)
     (names,) = struct.unpack_from("<Q", elf.data, place + 32)
     return bool(
-        magic == _MAGIC
+        magic in _LAYOUTS
         and pad == 0
         and quantum in (1, 4)
         and pointer_bytes == 8

@@ -2,241 +2,152 @@
 
 A uprobe on an instruction that the kernel emulates costs the target about a thirtieth of one that it has to
 single-step (measured on a virtual machine with Linux 6.18: 0.6 against 18 microseconds a hit), so each site carries
-its class. Arguments are Go's register ABI's (AX, BX, CX, DI, SI, R8 …; cmd/compile/abi-internal.md); `GoBinary` hands
-in the function's bytes. x86-64 only.
+its class. Arguments are Go's register ABI's, counted from 1 (cmd/compile/abi-internal.md); `GoBinary` hands in the
+function's bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import UnsupportedBinaryError
+from otel_goprobe.gobinary.instructions import Code, Instruction, InstructionSet, Kind
 from otel_goprobe.model import Cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
-_CALL, _JUMP, _JUMP_SHORT = 0xE8, 0xE9, 0xEB
-_PUSH_RBP = 0x55
-_REGISTERS = {
-    "ax": ("rax", "eax", "ax", "al", "ah"),
-    "bx": ("rbx", "ebx", "bx", "bl", "bh"),
-    "cx": ("rcx", "ecx", "cx", "cl", "ch"),
-    "di": ("rdi", "edi", "di", "dil"),
-    "si": ("rsi", "esi", "si", "sil"),
-    **{f"r{number}": tuple(f"r{number}{width}" for width in ("", "d", "w", "b")) for number in range(8, 12)},
-}
-_MAX_INSTRUCTION_BYTES = 15
+ALL_ARGUMENTS = tuple(range(1, 17))
+"""More than any machine has registers for (16 on arm64)."""
+
+Place = tuple[int, bytes, str]
+"""Address, instruction, reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The bytes of a function, and where they are."""
+def start(code: Code, frame_change: int | None, arguments: Sequence[int] = ALL_ARGUMENTS) -> Place:
+    """Where a call of the function begins: the cheapest instruction that it passes once, arguments in their registers.
 
-    name: str
-    address: int
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One decoded instruction."""
-
-    address: int
-    content: bytes
-    text: str
-    """``call 0x4a5b60``."""
-
-    @property
-    def end(self) -> int:
-        """The address of the next one."""
-        return self.address + len(self.content)
-
-    @property
-    def target(self) -> int | None:
-        """Where a direct call or jump goes; None of any other instruction."""
-        content = self.content
-        if content[0] in (_CALL, _JUMP) and len(content) == 5:
-            return self.end + int.from_bytes(content[1:], "little", signed=True)
-        if len(content) == 2 and (content[0] == _JUMP_SHORT or content[0] & 0xF0 == 0x70 or 0xE0 <= content[0] <= 0xE3):
-            return self.end + int.from_bytes(content[1:], "little", signed=True)
-        if len(content) == 6 and content[0] == 0x0F and content[1] & 0xF0 == 0x80:
-            return self.end + int.from_bytes(content[2:], "little", signed=True)
-        return None
-
-    @property
-    def is_call(self) -> bool:
-        """Whether it is a direct call."""
-        return self.content[0] == _CALL
-
-    @property
-    def leaves(self) -> bool:
-        """Whether execution never goes on behind it: a jump, a return or a trap."""
-        return self.content[0] in (_JUMP, _JUMP_SHORT) or self.text.startswith(("jmp", "ret", "ud2", "int3", "hlt"))
-
-
-def cost(content: bytes) -> Cost:
-    """What the kernel does with an x86-64 instruction under a uprobe.
-
-    From arch/x86/kernel/uprobes.c, the same in Linux 5.10 to 6.18: branch_setup_xol_ops emulates ``jmp`` (0xeb,
-    0xe9), ``nop`` (0x90), ``call`` (0xe8), and conditional jumps (0x70-0x7f, 0x0f 0x80-0x8f); push_setup_xol_ops
-    emulates ``push`` (0x50-0x57, alone or behind the prefix 0x41). Kernels from 6.16 on emulate longer ``nop`` as
-    well; older ones don't, so they count as single-stepped here.
-    """
-    first = content[0]
-    emulated = (
-        (first in (_JUMP_SHORT, _JUMP, _CALL) or first & 0xF0 == 0x70)
-        or (first == 0x0F and len(content) > 1 and content[1] & 0xF0 == 0x80)
-        or (0x50 <= first <= 0x57 or content == b"\x90")
-        or (first == 0x41 and len(content) == 2 and 0x50 <= content[1] <= 0x57)
-    )
-    return Cost.EMULATED if emulated else Cost.STEPPED
-
-
-def decode(code: Code) -> tuple[Instruction, ...]:
-    """All instructions of a function.
-
-    Raises:
-        UnsupportedBinaryError: part of it isn't code.
-    """
-    instructions = tuple(
-        Instruction(
-            address, code.content[address - code.address : address - code.address + size], f"{mnemonic} {operands}"
-        )
-        for address, size, mnemonic, operands in _decoder(False).disasm_lite(code.content, code.address)
-    )
-    decoded = instructions[-1].end - code.address if instructions else 0
-    if decoded != len(code.content):
-        raise UnsupportedBinaryError(
-            f"{code.name} holds something that is no instruction, {decoded} bytes from its start"
-        )
-    return instructions
-
-
-@lru_cache(maxsize=2)
-def _decoder(detail: bool) -> Any:
-    import capstone  # noqa: PLC0415 - 40 ms that a plan with nothing but starts need not pay
-
-    decoder: Any = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)  # type: ignore[no-untyped-call] # it has no types
-    decoder.detail = detail
-    return decoder
-
-
-def start(code: Code, frame_change: int | None) -> tuple[int, bytes, str]:
-    """Where a call of the function begins: address, instruction and reason.
-
-    Behind the stack check the argument registers still hold the arguments, and a call whose stack has to grow passes
-    once; the first instruction it passes twice.
+    The stack check isn't such: a call whose stack has to grow comes back to it. Behind it stands ``push %rbp`` on
+    x86-64 since Go 1.21. Elsewhere the code that follows is walked up to its first branch or call; if an argument is
+    gone by then, the instruction that makes the frame does, or the first one of a function that has no frame, though
+    it is single-stepped.
 
     Args:
         code: the function.
         frame_change: bytes from its start to the end of the first instruction that moves the stack pointer; None if
-        none does.
+            none does.
+        arguments: numbers of the arguments that must be intact.
+
+    Raises:
+        UnsupportedBinaryError: part of it isn't code, or a loop comes back to every place that would do.
     """
-    if frame_change and code.content[frame_change - 1 : frame_change] == bytes([_PUSH_RBP]):
-        reason = "push %rbp behind the stack check" if frame_change > 1 else "push %rbp, the first instruction"
-        return code.address + frame_change - 1, bytes([_PUSH_RBP]), reason
-    first = next(_decoder(False).disasm_lite(code.content[:_MAX_INSTRUCTION_BYTES], code.address), None)
-    if first is None:
-        raise UnsupportedBinaryError(f"{code.name} does not begin with an instruction")
-    return code.address, code.content[: first[1]], "first instruction: no push %rbp"
+    machine = code.machine
+    found = machine.frame_start(code, frame_change) if frame_change else None
+    if found:
+        return code.address + found[0], *found[1:]
+    instructions = code.instructions
+    making = next((each for each in instructions if frame_change and each.end == code.address + frame_change), None)
+    if making and not machine.stack_pointer.intersection(machine.written(making)):
+        making = None  # the assembler's tables change at jumps as well
+    first = making or instructions[0]
+    following = [each for each in instructions if each.address >= (making.end if making else code.address)]
+    joined = _joined(instructions)
+    if not any(each.kind in {Kind.SWITCH, Kind.COMPUTED} for each in instructions):
+        watched = _names(machine, arguments) | machine.goroutine_register
+        site = _first_emulated(machine, following, watched, joined)
+        if site:
+            return site.address, site.content, f"{site.mnemonic} {_WHERE[making is None]}, arguments still in place"
+    if first.address in joined:
+        raise UnsupportedBinaryError(f"a loop of {code.name} comes back to its start", "it can't be counted")
+    if making:
+        return first.address, first.content, f"{first.mnemonic} that makes the frame: no branch while arguments last"
+    return first.address, first.content, "first instruction: no frame, and no branch while arguments last"
 
 
-def returns(code: Code) -> list[tuple[int, bytes, str]]:
-    """Every way out of the function but a panic: its RETs, and direct jumps to other functions.
+_WHERE = ("behind the stack check", "of a function without a frame")
+
+
+def returns(code: Code) -> list[Place]:
+    """Every way out of the function but a panic: its returns, and direct jumps to other functions.
 
     Raises:
         UnsupportedBinaryError: part of it isn't code, or it leaves by a conditional jump or where a register points.
     """
-    end = code.address + len(code.content)
     found = []
-    for each in decode(code):
-        if each.text.startswith("ret"):
+    for each in code.instructions:
+        leaves = each.target is not None and each.target not in code
+        if each.kind is Kind.RETURN:
             found.append((each.address, each.content, "return"))
-        elif each.target is not None and not each.is_call and not code.address <= each.target < end:
-            if not each.leaves:
-                raise UnsupportedBinaryError(f"{code.name} leaves by a conditional jump", "its ends can't be told")
+        elif each.kind is Kind.JUMP and leaves:
             found.append((each.address, each.content, f"tail jump to {each.target:#x}"))
-        elif each.text.startswith("jmp ") and each.target is None and not _is_jump_table(each):
+        elif each.kind is Kind.CONDITIONAL and leaves:
+            raise UnsupportedBinaryError(f"{code.name} leaves by a conditional jump", "its ends can't be told")
+        elif each.kind is Kind.COMPUTED:
             raise UnsupportedBinaryError(f"{code.name} leaves by a jump through a register", "its ends can't be told")
     return found
 
 
-def _is_jump_table(instruction: Instruction) -> bool:
-    """A switch: ``jmp qword ptr [rax + rbx*8]`` (cmd/compile/internal/amd64/ssa.go, OpAMD64JUMPTABLE)."""
-    return "*8]" in instruction.text
-
-
 def calls(code: Code, callee: int) -> tuple[int, ...]:
     """Addresses of the direct calls of, and jumps to, `callee`."""
-    if not any(_refers(code, callee, opcode) for opcode in (_CALL, _JUMP)):
+    if not code.machine.may_refer(code, callee):
         return ()
     return tuple(
-        each.address
-        for each in decode(code)
-        if each.target == callee and each.content[0] in (_CALL, _JUMP, _JUMP_SHORT)
+        each.address for each in code.instructions if each.target == callee and each.kind in {Kind.CALL, Kind.JUMP}
     )
 
 
-def _refers(code: Code, callee: int, opcode: int) -> bool:
-    """Whether bytes of the function look like a call of `callee`: cheap, so that most need no decoding."""
-    place = code.content.find(opcode)
-    while place >= 0:
-        distance = int.from_bytes(code.content[place + 1 : place + 5], "little", signed=True)
-        if code.address + place + 5 + distance == callee:
-            return True
-        place = code.content.find(opcode, place + 1)
-    return False
-
-
-def results(
-    code: Code, callee: int, registers: Sequence[str], entries: Sequence[int] = ()
-) -> list[tuple[int, bytes, str]]:
-    """Behind each call of `callee`, the next emulated instruction with the results still in `registers`.
+def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
+    """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 
     Args:
         code: the caller.
         callee: address of the function called.
-        registers: such as ``ax``, ``bx``.
+        numbers: of the results that must be intact, from 1; with none of them other calls may lie between.
         entries: addresses at which the caller is entered otherwise, such as behind a recovered panic.
 
     Returns:
         Nothing if one of the calls has no such place, or is a tail jump.
     """
-    if not _refers(code, callee, _CALL):
+    if not code.machine.may_refer(code, callee):
         return []
-    instructions = decode(code)
-    joined = {each.target for each in instructions if each.target is not None and not each.is_call} | set(entries)
-    if any(each.target == callee and not each.is_call for each in instructions):
+    instructions = code.instructions
+    if any(each.target == callee and each.kind is not Kind.CALL for each in instructions):
         return []
-    if any(each.text.startswith("jmp ") and each.target is None for each in instructions):
-        return []  # a switch may lead to any place
-    watched = frozenset(name for register in registers for name in _REGISTERS[register])
+    if any(each.kind in {Kind.SWITCH, Kind.COMPUTED} for each in instructions):
+        return []  # it may lead to any place
+    joined = _joined(instructions) | set(entries)
+    watched = _names(code.machine, numbers)
     found = []
     for index, each in enumerate(instructions):
-        if each.is_call and each.target == callee:
-            place = _behind(instructions[index + 1 :], watched, joined)
+        if each.kind is Kind.CALL and each.target == callee:
+            place = _first_emulated(code.machine, instructions[index + 1 :], watched, joined)
             if place is None:
                 return []
             found.append((place.address, place.content, f"results of the call at {each.address:#x}"))
     return found
 
 
-def _behind(following: Sequence[Instruction], watched: frozenset[str], joined: set[int]) -> Instruction | None:
+def _names(machine: InstructionSet, numbers: Sequence[int]) -> frozenset[str]:
+    """Names of the registers that hold these arguments or results; numbers beyond the machine's are on the stack."""
+    registers = machine.argument_registers
+    return frozenset[str]().union(*(registers[number - 1] for number in numbers if number <= len(registers)))
+
+
+def _joined(instructions: Sequence[Instruction]) -> set[int]:
+    """Where jumps lead."""
+    return {each.target for each in instructions if each.target is not None and each.kind is not Kind.CALL}
+
+
+def _first_emulated(
+    machine: InstructionSet, following: Sequence[Instruction], watched: frozenset[str], joined: Collection[int]
+) -> Instruction | None:
+    """The first emulated instruction of a straight line, unless one of `watched` is written or another path joins."""
     for each in following:
-        if each.address in joined or each.text.startswith(("ret", "int3", "ud2")):
+        if each.address in joined or each.kind in {Kind.RETURN, Kind.TRAP}:
             return None
-        if cost(each.content) is Cost.EMULATED:
+        if each.cost is Cost.EMULATED:
             return each
-        if watched.intersection(_written(each)):
+        # Whatever is called through a register, or by a system call, may overwrite any.
+        if watched and (each.kind is Kind.CALL or watched.intersection(machine.written(each))):
             return None
     return None
-
-
-def _written(instruction: Instruction) -> Iterator[str]:
-    decoder = _decoder(True)
-    for detailed in decoder.disasm(instruction.content, instruction.address, 1):
-        for register in detailed.regs_access()[1]:
-            yield detailed.reg_name(register)

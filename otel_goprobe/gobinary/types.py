@@ -1,9 +1,9 @@
 """The runtime's type metadata: struct fields, type names and itabs of any Go executable, stripped or not.
 
 Every type that is ever allocated on the heap or put into an interface has a descriptor. Layout (internal/abi/type.go,
-iface.go, the same from Go 1.21 to 1.27): Type is 48 bytes {Size 0, Hash u32 16, TFlag u8 20, Align u8 21, Kind u8 23,
-Str i32 40}, then what the kind needs. `Str` and package paths are offsets from moduledata.types to {flags u8, varint
-length, bytes}.
+iface.go; before 1.21 runtime/type.go; the same from Go 1.18 to 1.27): Type is 48 bytes {Size 0, Hash u32 16, TFlag u8
+20, Align u8 21, Kind u8 23, Str i32 40}, then what the kind needs. `Str` and package paths are offsets from
+moduledata.types to {flags u8, varint length, bytes}.
 
 `GoBinary` asks it for what probes name. A descriptor that breaks an invariant (alignment, order, size, printable
 names) raises ValueError: a layout that isn't understood must never give an offset.
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
 
     from otel_goprobe.gobinary.elf import Elf
     from otel_goprobe.gobinary.moduledata import Module
@@ -49,8 +49,8 @@ _ITAB_BYTES = 24
 _MAX_FIELDS = 1 << 12
 _MAX_NAME_BYTES = 1 << 12
 _MAX_POINTERS = 1 << 19
-_MAX_ITABS = 1 << 18
 _MAX_DEPTH = 8
+Addresses = npt.NDArray[np.uint64]
 _VERSION_ELEMENT = re.compile(r"v[0-9]+")
 
 
@@ -84,7 +84,7 @@ class Types:
     Args:
         elf: the file.
         module: its moduledata.
-        go_minor: minor version of its Go, which decides how long a map's descriptor is; 0 where it isn't known.
+        go_minor: minor version of its Go, which decides how long a map's descriptor is and how an offset is written.
     """
 
     def __init__(self, elf: Elf, module: Module, go_minor: int) -> None:
@@ -92,6 +92,7 @@ class Types:
         self._module = module
         self._go_minor = go_minor
         self._structs: dict[str, Struct | None] = {}
+        self._pointers_to: dict[int, int] = {}
         self._start = elf.file_offset(module.types)
         segment = elf.segment(module.types)
         if module.types_end > segment.address + segment.size:
@@ -207,6 +208,7 @@ class Types:
                 element = self._element(self._start + int(pointer))
                 if self.name(element) == name and element not in found:
                     found.append(element)
+                    self._pointers_to[element] = self._elf.address(self._start + int(pointer))
         return tuple(found)
 
     def _sort_key(self, offset: int) -> bytes:
@@ -277,7 +279,10 @@ class Types:
         if not name:
             raise ValueError("a field has no name")
         self._place(kind)
-        return Field(name, self._elf.u64(address + 16), self._elf.u64(kind), self.name(kind), kind)
+        offset = self._elf.u64(address + 16)
+        if self._go_minor < 19:  # runtime/type.go of 1.18: offsetAnon, bit 0 says that the field is embedded
+            offset >>= 1
+        return Field(name, offset, self._elf.u64(kind), self.name(kind), kind)
 
     # --- itabs -------------------------------------------------------------------------------------------------------
 
@@ -286,41 +291,41 @@ class Types:
         stars = len(concrete) - len(concrete.lstrip("*"))
         if stars > 1:
             return None
-        wanted = set(self.find(concrete[stars:]))
-        for itab, interface_type, concrete_type in self._itabs:
-            element = concrete_type
-            if stars:
-                place = concrete_type - self._module.types + self._start
-                if not self._start < place < self._end - 56 or self._kind(place) != _POINTER:
-                    continue
-                element = self._element(place)
-            if element in wanted and self.name(interface_type) == interface:
-                return itab
+        wanted = self.find(concrete[stars:])
+        if stars:
+            wanted = tuple(self._pointers_to[element] for element in wanted)
+        addresses, interfaces, concretes = self._itabs
+        for index in np.flatnonzero(np.isin(concretes, np.array(wanted, np.uint64))):
+            if self.name(int(interfaces[index])) == interface:
+                return int(addresses[index])
         return None
 
     @cached_property
-    def _itabs(self) -> list[tuple[int, int, int]]:
+    def _itabs(self) -> tuple[Addresses, Addresses, Addresses]:
         """Address, interface type and concrete type of every itab in the file (internal/abi/iface.go: ITab)."""
         pointer, module = self._elf.pointer, self._module
         if module.itab_links is not None:
             links = module.itab_links
-            if links.count > _MAX_ITABS:
+            if links.count > len(self._elf.data) // (_ITAB_BYTES + 8):
                 raise ValueError("there are too many itabs")
-            places = [pointer(links.address + 8 * index) for index in range(links.count)]
-            return [(place, pointer(place), pointer(place + 8)) for place in places]
-        # Go 1.27: back to back, each with room for its interface's methods, at least one.
-        itabs: list[tuple[int, int, int]] = []
-        methods: dict[int, int] = {}
-        if module.itabs is None:
-            return itabs
-        place, end = module.itabs.address, module.itabs.address + module.itabs.count
-        while place + _ITAB_BYTES <= end and len(itabs) < _MAX_ITABS:
-            interface = pointer(place)
-            if interface not in methods:
-                methods[interface] = self._elf.u64(interface + 64)
-            itabs.append((place, interface, pointer(place + 8)))
-            place += _ITAB_BYTES + 8 * max(methods[interface], 1)
-        return itabs
+            places = self._elf.pointers(
+                np.arange(links.count, dtype=np.uint64) * np.uint64(8) + np.uint64(links.address)
+            )
+        else:
+            # Go 1.27: back to back, each with room for its interface's methods, at least one.
+            found: list[int] = []
+            methods: dict[int, int] = {}
+            place, end = (
+                (0, 0) if module.itabs is None else (module.itabs.address, module.itabs.address + module.itabs.count)
+            )
+            while place + _ITAB_BYTES <= end:
+                interface = pointer(place)
+                if interface not in methods:
+                    methods[interface] = self._elf.u64(interface + 64)
+                found.append(place)
+                place += _ITAB_BYTES + 8 * max(methods[interface], 1)
+            places = np.array(found, np.uint64)
+        return places, self._elf.pointers(places), self._elf.pointers(places + np.uint64(8))
 
 
 def _split(name: str) -> tuple[str, str]:

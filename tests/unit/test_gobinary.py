@@ -13,11 +13,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from otel_goprobe import gobinary
-from otel_goprobe.errors import NotGoError, UnsupportedBinaryError
+from otel_goprobe import gobinary, probes
+from otel_goprobe.errors import NotGoError
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
 from otel_goprobe.model import Cost
+from otel_goprobe.probes.base import Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,12 +137,14 @@ def test_start_sites_are_the_push_behind_the_stack_check(server: Path) -> None:
             assert before[-1].startswith("jbe")
 
 
-def test_a_leaf_without_a_frame_starts_at_its_first_instruction(server_plain: Path) -> None:
-    """Dear, but the only place there is; and it says so."""
+def test_a_leaf_without_a_frame_starts_at_its_first_branch(server_plain: Path) -> None:
+    """There is no stack check that could come back."""
     with gobinary.open_binary(server_plain) as binary:
-        site = binary.start_site(binary.functions(["runtime.memhash"])["runtime.memhash"])
-        assert site.address == binary.functions(["runtime.memhash"])["runtime.memhash"].address
-        assert site.cost is Cost.STEPPED
+        # runtime/asm_amd64.s: CMPB runtime·useAeshash(SB), $0; JEQ noaes
+        function = binary.functions(["runtime.memhash"])["runtime.memhash"]
+        site = binary.start_site(function)
+        assert objdump(server_plain, function)[site.address].startswith("je ")
+        assert site.cost is Cost.EMULATED
 
 
 def test_return_sites_are_all_that_objdump_shows(server: Path) -> None:
@@ -306,8 +309,8 @@ def test_a_linker_that_leaves_the_relocated_words_empty(tmp_path: Path) -> None:
         assert binary.itab(*names)
 
 
-def test_arm64_is_read_but_not_probed(minimal: Path, minimal_arm64: Path) -> None:
-    """Types and functions are as on x86-64; a site is refused with a sentence."""
+def test_arm64_is_read_here(minimal: Path, minimal_arm64: Path) -> None:
+    """Types and functions are as on x86-64; sites are arm64's own: every end is emulated there."""
     with gobinary.open_binary(minimal) as here, gobinary.open_binary(minimal_arm64) as there:
         assert there.machine == "aarch64"
         struct, other = here.struct("runtime.g"), there.struct("runtime.g")
@@ -319,8 +322,13 @@ def test_arm64_is_read_but_not_probed(minimal: Path, minimal_arm64: Path) -> Non
         assert there.itab("*main.loud", "main.speaker") is not None
         main = there.functions(["main.main", "main.say"])["main.say"]
         assert main.address % 4 == 0
-        with pytest.raises(UnsupportedBinaryError, match="x86-64 programs only"):
-            there.start_site(main)
+        for function in there.functions(["main.main", "main.say", "runtime.gopanic", "runtime.newproc1"]).values():
+            start, ends = there.start_site(function), there.return_sites(function)
+            assert start.address > function.address
+            assert start.file_offset % 4 == len(start.expected) % 4 == 0
+            assert {end.cost for end in ends} <= {Cost.EMULATED}
+        assert there.return_sites(main)
+        assert there.untraceable == ""
 
 
 def test_all_that_a_server_probe_asks_takes_no_time(server: Path) -> None:
@@ -358,18 +366,41 @@ def test_executables_are_read_through_proc(minimal: Path, tmp_path: Path) -> Non
 @pytest.mark.versions
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("release", ["1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27"])
+@pytest.mark.parametrize("release", ["1.19", "1.20", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27"])
 def test_every_release(release: str, kind: str) -> None:
     """Each release of Go in each kind, as the plain tests have it for one."""
     program = goprograms.go_binary("http_server", go=release, **KINDS[kind])
-    assert_dwarf_agrees(program, tuple(name for name in STRUCTS if (release, name) != ("1.21", "net/http.pattern")))
+    present = tuple(name for name in STRUCTS if release >= "1.22" or name != "net/http.pattern")
+    assert_dwarf_agrees(program, present)
     with gobinary.open_binary(program) as binary:
         functions = binary.functions(FUNCTIONS)
         assert set(functions) == set(FUNCTIONS)
-        assert {binary.start_site(each).expected for each in functions.values()} == {b"\x55"}
+        pushes = [binary.start_site(each).expected == b"\x55" for each in functions.values()]
+        assert all(pushes) is any(pushes) is (release >= "1.21")
+        (http_server,) = probes.consider(binary)
+        sites = [site for hook in http_server.hooks if hook.hook.role is not Role.DETAIL for site in hook.sites]
+        assert len(sites) == 3
+        assert {site.cost for site in sites} == {Cost.EMULATED}
         assert all(binary.return_sites(functions[name]) for name in FUNCTIONS[:5])
         assert binary.calls(functions["net/http.(*conn).serve.func1"], functions["net/http.(*conn).hijacked"])
         assert binary.itab("*net/http.response", "net/http.ResponseWriter")
+        assert (binary.field("runtime.g", "parentGoid") is not None) is (release >= "1.21")
         header = binary.field("net/http.Request", "Header")
         assert header is not None
         assert header.type_name == "net/http.Header"
+        assert "sync.(*Mutex).Lock" in binary.inlined(["sync.(*Mutex).Lock", *FUNCTIONS])
+        assert binary.untraceable == ""
+
+
+@pytest.mark.versions
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("strip", [False, True])
+def test_go_118_is_read_but_not_traced(strip: bool) -> None:
+    """Functions, and struct fields as DWARF has them, whose offsets its metadata writes in another way."""
+    program = goprograms.go_binary("minimal", go="1.18", strip=strip)
+    assert_dwarf_agrees(program, ("runtime.g", "runtime.m"))
+    with gobinary.open_binary(program) as binary:
+        assert binary.start_site(binary.functions(["runtime.gopanic"])["runtime.gopanic"], [1]).cost is Cost.EMULATED
+        assert binary.untraceable == "Go 1.19 or newer is needed to attach"
+        assert [each.refused for each in probes.consider(binary)] == [binary.untraceable]
+        assert probes.select(binary).probes == ()
