@@ -112,6 +112,8 @@ class Config:
     """Globs over the route, or over the path where there is no route."""
     url_query: bool = False
     user_agent: bool = False
+    tracecontext: bool = True
+    """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
     ring_bytes: int = 4 * 2**20
@@ -211,6 +213,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent,
+        tracecontext="tracecontext" in environment.propagators(),
         max_in_flight=flags.max_in_flight,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,

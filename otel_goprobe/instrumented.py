@@ -236,7 +236,7 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
         "pid": one.target.pid,
         "service": one.target.service,
         "started": one.counts["started"],
-        "http2_requests": one.counts["http2_requests"],
+        **{name: one.counts[name] for name in probes.observations()},
         "dropped": {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]},
     }
 

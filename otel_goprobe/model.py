@@ -236,6 +236,10 @@ class SpanColumns:
     """Shape (n, 8)."""
     parent_span_id: npt.NDArray[np.uint8]
     """Shape (n, 8); all zero for a root."""
+    trace_flags: npt.NDArray[np.uint8]
+    """W3C's: 1 sampled, 2 random trace id."""
+    trace_state: Strings
+    """W3C's tracestate, as the parent sent it."""
     start_unix_ns: npt.NDArray[np.uint64]
     end_unix_ns: npt.NDArray[np.uint64]
     name: Strings

@@ -28,7 +28,7 @@ struct goroutine_key {
 struct span_header {
 	u16 kind;
 	u16 slot;
-	u32 reserved;
+	u32 trace_flags; /* W3C's */
 	u64 start_ns;
 	u64 end_ns;
 	u64 trace_id[2];

@@ -36,7 +36,7 @@ from otel_goprobe.probes.base import (
     Role,
     Way,
 )
-from otel_goprobe.spans import combine, derive, dictionary
+from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -166,6 +166,9 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     }
     if "url_query" in conversion.options:
         attributes[url_attributes.URL_QUERY] = derive(uri_codes, uris, query_of)
+    trace_state = Strings(np.full(count, -1, np.int32), ())
+    if "tracestate" in (records.dtype.names or ()):
+        trace_state = derive(*dictionary(records["tracestate"], fixed["tracestate_bytes"]), trace_state_of)
     if "user_agent" in conversion.options and "user_agent" in (records.dtype.names or ()):
         agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
         attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = derive(agent_codes, agents, lambda a: _text(a) or None)
@@ -177,6 +180,8 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         trace_id=_bytes(header["trace_id"], 16, count),
         span_id=_bytes(header["span_id"], 8, count),
         parent_span_id=_bytes(header["parent_span_id"], 8, count),
+        trace_flags=header["trace_flags"].astype(np.uint8),
+        trace_state=trace_state,
         start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
         end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=combine(name_method, route, _span_name),
@@ -287,6 +292,6 @@ LIBRARY = Library(
     ),
     records=("http_server_record_256", "http_server_record_1024"),
     columns=columns,
-    options=("user_agent", "url_query"),
-    counters=("http2_requests",),
+    options=("tracecontext", "user_agent", "url_query"),
+    counters=("http2_requests", "tracestate_dropped"),
 )

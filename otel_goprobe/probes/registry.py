@@ -39,7 +39,12 @@ def libraries() -> tuple[Library, ...]:
 
 def counters() -> tuple[str, ...]:
     """Return the names of all counters; their order is that of the C enum."""
-    return COUNTERS + tuple(name for library in libraries() for name in library.counters)
+    return COUNTERS + observations()
+
+
+def observations() -> tuple[str, ...]:
+    """Return the names of the libraries' own counters, which are no drops."""
+    return tuple(name for library in libraries() for name in library.counters)
 
 
 def options() -> tuple[str, ...]:
@@ -95,6 +100,7 @@ def unit(sources: Path) -> Unit:
         name="core",
         header=header(),
         sources=(
+            sources / "include/trace.h",
             sources / "include/go.h",
             sources / "include/span.h",
             sources / "process.bpf.c",

@@ -93,6 +93,8 @@ def take(columns: SpanColumns, rows: npt.NDArray[np.bool_] | npt.NDArray[np.inte
         trace_id=columns.trace_id[rows],
         span_id=columns.span_id[rows],
         parent_span_id=columns.parent_span_id[rows],
+        trace_flags=columns.trace_flags[rows],
+        trace_state=Strings(columns.trace_state.codes[rows], columns.trace_state.table),
         start_unix_ns=columns.start_unix_ns[rows],
         end_unix_ns=columns.end_unix_ns[rows],
         name=Strings(columns.name.codes[rows], columns.name.table),
