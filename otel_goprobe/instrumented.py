@@ -23,6 +23,8 @@ from otel_goprobe.errors import BinaryError, GoprobeError, NothingToInstrument, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy.typing as npt
+
     from otel_goprobe.config import Config
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
@@ -66,6 +68,7 @@ class Targets:
         self._program = program
         self._telemetry = telemetry
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
+        self._sampling = config.sampling
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
         self._plans: dict[FileKey, Plan] = {}
@@ -128,6 +131,7 @@ class Targets:
                 row[member] = value
             row["active"] = 1
             row["options"] = self._options
+            self._set_sampling(row, target.service)
             self._forget_slot(slot)
             self._program.maps["targets"].update(_u32(slot), row.tobytes())
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
@@ -138,6 +142,14 @@ class Targets:
         self._by_slot[slot] = one
         self._resources[slot] = target.resource
         return one
+
+    def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        sampling = self._sampling
+        sampler = sampling.of(service)
+        row["sampling_bound"] = sampler.bound
+        row["sampling_parents"] = sampler.parent_based
+        row["sampling_late"] = sampling.late_rules
+        row["sampling_slow_ns"] = sampling.late_slower_ns or 0
 
     def _plan(self, file: int) -> Plan:
         key = _file_key(file)

@@ -211,6 +211,16 @@ class Integers:
     """Shape (n,): False where the span has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Booleans:
+    """A column of truth values."""
+
+    values: npt.NDArray[np.bool_]
+    """Shape (n,)."""
+    present: npt.NDArray[np.bool_]
+    """Shape (n,): False where the span has no value."""
+
+
 class SpanKind(enum.IntEnum):
     """OTLP's ``Span.SpanKind``."""
 
@@ -246,7 +256,7 @@ class SpanColumns:
     """No -1 in its codes."""
     error: npt.NDArray[np.bool_]
     """Status ERROR, else UNSET."""
-    attributes: Mapping[str, Strings | Integers]
+    attributes: Mapping[str, Strings | Integers | Booleans]
 
     def __len__(self) -> int:
         return len(self.slot)

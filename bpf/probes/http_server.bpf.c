@@ -100,7 +100,7 @@ int http_server_request_start(struct pt_regs *ctx)
 	struct target *target;
 	struct goroutine_key key;
 	u64 bias, parent_span_id = 0, wanted = 0;
-	u32 slot;
+	u32 slot, sampled;
 	long failed;
 
 	target = target_of(ctx, &slot);
@@ -126,8 +126,15 @@ int http_server_request_start(struct pt_regs *ctx)
 	if (!parent_span_id) {
 		context.trace_id[0] = random_id();
 		context.trace_id[1] = random_id();
-		context.flags = TRACE_FLAG_SAMPLED;
+		context.flags = 0;
 	}
+	count(slot, COUNTER_started);
+	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	if (!sampled && !target->sampling_late) {
+		count(slot, COUNTER_sampled_out);
+		return 0;
+	}
+	context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	__builtin_memset(&scratch, 0, sizeof(scratch));
 	key = http_server_key(ctx, target, slot);
 	request->start_ns = bpf_ktime_get_ns();
@@ -144,7 +151,6 @@ int http_server_request_start(struct pt_regs *ctx)
 		else
 			count(slot, COUNTER_tracestate_dropped); /* cut off it would be another one */
 	}
-	count(slot, COUNTER_started);
 	failed = http_server_inflight.insert(&key, request);
 	if (failed == -EEXIST) {
 		/* Its end was never seen. */
@@ -288,6 +294,20 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	http_server_inflight.delete(&key);
 
 	fixed.header.end_ns = bpf_ktime_get_ns();
+	fixed.status = go_read_word(request.response, target->response_status);
+	connection = go_read_word(request.response, target->response_conn);
+	if (end != HTTP_SERVER_ANSWERED && go_read_byte(connection, target->conn_hijacked))
+		end = HTTP_SERVER_HIJACKED;
+	else if (end == HTTP_SERVER_HIJACKED)
+		end = HTTP_SERVER_ANSWERED;
+	if (!(request.context.flags & TRACE_FLAG_SAMPLED)) {
+		if (!sampling_late(target->sampling_late, target->sampling_slow_ns, fixed.header.end_ns - request.start_ns,
+				   fixed.status >= 500 || end == HTTP_SERVER_PANICKED)) {
+			count(slot, COUNTER_sampled_out);
+			return 0;
+		}
+		fixed.header.late = 1;
+	}
 	fixed.header.kind = KIND_http_server;
 	fixed.header.slot = slot;
 	fixed.header.start_ns = request.start_ns;
@@ -296,15 +316,9 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	fixed.header.trace_id[1] = request.context.trace_id[1];
 	fixed.header.span_id = request.span_id;
 	fixed.header.parent_span_id = request.parent_span_id;
-	fixed.status = go_read_word(request.response, target->response_status);
 	fixed.protocol_major = go_read_word(request.request, target->request_proto_major);
 	fixed.protocol_minor = go_read_word(request.request, target->request_proto_minor);
-	connection = go_read_word(request.response, target->response_conn);
 	fixed.tls = go_read_word(connection, target->conn_tls_state) != 0;
-	if (end != HTTP_SERVER_ANSWERED && go_read_byte(connection, target->conn_hijacked))
-		end = HTTP_SERVER_HIJACKED;
-	else if (end == HTTP_SERVER_HIJACKED)
-		end = HTTP_SERVER_ANSWERED;
 	fixed.end = end;
 	fixed.panic_type = request.panic_type;
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from otel_goprobe import __version__
 from otel_goprobe.export.wire import FIXED32, FIXED64, LENGTH, VARINT, key_value, message, tag, text, varint
-from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -160,7 +160,7 @@ class Encoder:
             if isinstance(column, Strings):
                 parts.append(_picked(column, partial(self._string_attribute, key)))
             else:
-                parts.append(_integers(key, column))
+                parts.append(_values(key, column))
         if columns.error.any():
             parts.append([_STATUS_ERROR if error else b"" for error in columns.error.tolist()])
         return parts
@@ -211,7 +211,7 @@ def _picked(column: Strings, encode: Callable[[str], bytes]) -> list[bytes]:
     return list(map(pieces.__getitem__, column.codes.tolist()))
 
 
-def _integers(key: str, column: Integers) -> list[bytes]:
+def _values(key: str, column: Integers | Booleans) -> list[bytes]:
     """Encode each distinct value once."""
     distinct, codes = np.unique(column.values, return_inverse=True)
     pieces = [key_value(9, key, value) for value in distinct.tolist()]

@@ -23,7 +23,7 @@ from opentelemetry.semconv.attributes import (
     user_agent_attributes,
 )
 
-from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     AfterCalls,
     AtReturns,
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 """Known to the conventions (HTTP spans, http.request.method: RFC 9110, RFC 5789, httpbis-safe-method-w-body)."""
+
+SAMPLED_LATE = "goprobe.sampled.late"
+"""Our own attribute: true on a span that the sampler left out and that was kept for what became of it."""
 
 SECRET_QUERY_KEYS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"))
 """Values of these are redacted; the list of the conventions for url.query (URL attributes registry)."""
@@ -147,7 +150,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     status[(status == 0) & (end == HIJACKED)] = 101
     error = (status >= 500) | (end == PANICKED)
 
-    attributes: dict[str, Strings | Integers] = {
+    attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: known,
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
             method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
@@ -164,6 +167,9 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         network_attributes.NETWORK_PEER_PORT: _integers(derive(peer_codes, peers, lambda p: split_address(p)[1])),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
+    late = header["late"] != 0
+    if late.any():
+        attributes[SAMPLED_LATE] = Booleans(late, late)
     if "url_query" in conversion.options:
         attributes[url_attributes.URL_QUERY] = derive(uri_codes, uris, query_of)
     trace_state = Strings(np.full(count, -1, np.int32), ())

@@ -245,7 +245,7 @@ def test_propagators(value: str, followed: bool, warnings: int) -> None:
     ("name", "value"),
     [
         ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_SDK_DISABLED", "1"),
         ("OTEL_LOG_LEVEL", "loud"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from otel_goprobe import __version__
 from otel_goprobe.export.decode import decode
 from otel_goprobe.export.encode import SCHEMA_URL, Encoder
-from otel_goprobe.model import AttributeValue, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import AttributeValue, Booleans, Integers, SpanColumns, SpanKind, Strings
 
 Resources = Mapping[int, Mapping[str, AttributeValue]]
 
@@ -51,7 +51,7 @@ def _reference_span(columns: SpanColumns, row: int, limit: int | None) -> Span:
             if column.codes[row] >= 0:
                 attributes.append(_pair(key, column.table[column.codes[row]][:limit]))
         elif column.present[row]:
-            attributes.append(_pair(key, int(column.values[row])))
+            attributes.append(_pair(key, column.values[row].item()))
     parent = columns.parent_span_id[row].tobytes()
     has_parent = parent != bytes(8)
     remote = 0x200 if has_parent and columns.kind in (SpanKind.SERVER, SpanKind.CONSUMER) else 0
@@ -110,6 +110,10 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         present = draw(st.lists(st.booleans(), min_size=rows, max_size=rows))
         return Integers(np.array(values, np.int64), np.array(present, np.bool_))
 
+    def booleans() -> Booleans:
+        mask = st.lists(st.booleans(), min_size=rows, max_size=rows)
+        return Booleans(np.array(draw(mask), np.bool_), np.array(draw(mask), np.bool_))
+
     def ids(width: int) -> np.ndarray:
         return np.frombuffer(draw(st.binary(min_size=rows * width, max_size=rows * width)), np.uint8).reshape(-1, width)
 
@@ -131,7 +135,7 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         end_unix_ns=times(),
         name=strings(0),
         error=np.array(draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), np.bool_),
-        attributes={key: strings(-1) if draw(st.booleans()) else integers() for key in keys},
+        attributes={key: draw(st.sampled_from((lambda: strings(-1), integers, booleans)))() for key in keys},
     )
 
 
