@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
 from otel_goprobe.environment import AppendPath, Environment, grpc_endpoint, http_endpoint, parse_headers
 from otel_goprobe.errors import UsageError
+from otel_goprobe.sampling import Sampler, Sampling, sampling_from
 from otel_goprobe.selection import SdkPolicy, Selection, Selector, SelectorKind, ServiceRule, selection_from_flags
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ __all__ = [
     "LogLevel",
     "OtlpConfig",
     "Protocol",
+    "Sampler",
+    "Sampling",
     "SdkPolicy",
     "Selection",
     "Selector",
@@ -112,6 +115,9 @@ class Config:
     """Globs over the route, or over the path where there is no route."""
     url_query: bool = False
     user_agent: bool = False
+    tracecontext: bool = True
+    """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
+    sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
     ring_bytes: int = 4 * 2**20
@@ -159,6 +165,10 @@ class Flags:
     json_lines: bool = False
     url_query: bool = False
     user_agent: bool = False
+    sample: tuple[str, ...] = ()
+    """``RATIO`` or ``SERVICE=RATIO``."""
+    always_sample: str = ""
+    """``errors,slower=500ms``."""
     max_in_flight: int = 16384
     ring_bytes: int = 4 * 2**20
     summary_json: str = ""
@@ -197,9 +207,6 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     if limit is None:
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
-    sampler = environment.text("OTEL_TRACES_SAMPLER")
-    if sampler and sampler not in {"always_on", "parentbased_always_on"}:
-        environment.warnings.append(f"OTEL_TRACES_SAMPLER={sampler} is not supported: every request becomes a span")
     return Config(
         selection=selection,
         otlp=_otlp(flags, environment),
@@ -211,6 +218,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent,
+        tracecontext="tracecontext" in environment.propagators(),
+        sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,

@@ -142,6 +142,18 @@ class Environment:
         self.warnings.append(f"{name}={text} is none of {', '.join(choices)}: using {default}")
         return default
 
+    def propagators(self) -> tuple[str, ...]:
+        """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, or nothing.
+
+        ``baggage`` needs nothing done: it passes through the program untouched.
+        """
+        text = self.text("OTEL_PROPAGATORS") or "tracecontext,baggage"
+        names = dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip())
+        for name in names:
+            if name not in {"tracecontext", "baggage", "none"}:
+                self.warnings.append(f"OTEL_PROPAGATORS: {name} is not supported: ignored")
+        return ("tracecontext",) if "tracecontext" in names and "none" not in names else ()
+
     def boolean(self, name: str) -> bool:
         """True for ``true``; anything but ``true`` and ``false`` is warned about and False."""
         return self.choice(name, ("true", "false"), "false") == "true"

@@ -24,6 +24,8 @@ from otel_goprobe.probes.plancache import cached_plan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy.typing as npt
+
     from otel_goprobe.config import Config
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
@@ -68,6 +70,7 @@ class Targets:
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
+        self._sampling = config.sampling
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
         self._plans: dict[FileKey, Plan] = {}
@@ -130,6 +133,7 @@ class Targets:
                 row[member] = value
             row["active"] = 1
             row["options"] = self._options
+            self._set_sampling(row, target.service)
             self._forget_slot(slot)
             self._program.maps["targets"].update(_u32(slot), row.tobytes())
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
@@ -140,6 +144,14 @@ class Targets:
         self._by_slot[slot] = one
         self._resources[slot] = target.resource
         return one
+
+    def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        sampling = self._sampling
+        sampler = sampling.of(service)
+        row["sampling_bound"] = sampler.bound
+        row["sampling_parents"] = sampler.parent_based
+        row["sampling_late"] = sampling.late_rules
+        row["sampling_slow_ns"] = sampling.late_slower_ns or 0
 
     def _plan(self, file: int) -> Plan:
         key = _file_key(file)
@@ -237,7 +249,7 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
         "pid": one.target.pid,
         "service": one.target.service,
         "started": one.counts["started"],
-        "http2_requests": one.counts["http2_requests"],
+        **{name: one.counts[name] for name in probes.observations()},
         "dropped": {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]},
     }
 

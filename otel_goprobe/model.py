@@ -211,6 +211,16 @@ class Integers:
     """Shape (n,): False where the span has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Booleans:
+    """A column of truth values."""
+
+    values: npt.NDArray[np.bool_]
+    """Shape (n,)."""
+    present: npt.NDArray[np.bool_]
+    """Shape (n,): False where the span has no value."""
+
+
 class SpanKind(enum.IntEnum):
     """OTLP's ``Span.SpanKind``."""
 
@@ -236,13 +246,17 @@ class SpanColumns:
     """Shape (n, 8)."""
     parent_span_id: npt.NDArray[np.uint8]
     """Shape (n, 8); all zero for a root."""
+    trace_flags: npt.NDArray[np.uint8]
+    """W3C's: 1 sampled, 2 random trace id."""
+    trace_state: Strings
+    """W3C's tracestate, as the parent sent it."""
     start_unix_ns: npt.NDArray[np.uint64]
     end_unix_ns: npt.NDArray[np.uint64]
     name: Strings
     """No -1 in its codes."""
     error: npt.NDArray[np.bool_]
     """Status ERROR, else UNSET."""
-    attributes: Mapping[str, Strings | Integers]
+    attributes: Mapping[str, Strings | Integers | Booleans]
 
     def __len__(self) -> int:
         return len(self.slot)

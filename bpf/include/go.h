@@ -61,13 +61,13 @@ static __always_inline struct go_string go_read_string(u64 object, u16 offset)
 }
 
 /* A map[string][]string. Up to Go 1.23, src/runtime/map.go (hmap, bmap): number of elements, flags, log2 of the number of
- * buckets (byte 9), …, buckets. Since 1.24, src/internal/runtime/maps/map.go (Map): number of elements, seed, directory
+ * buckets (byte 9), …, buckets, old buckets while it grows. Since 1.24, src/internal/runtime/maps/map.go (Map): number of elements, seed, directory
  * (one group, where its length is 0), its length; measured identical in 1.26.8 and 1.27.3. */
 struct go_map {
 	u64 used;
 	u64 log2_buckets; /* second byte */
 	u64 groups;
-	u64 directory_length;
+	u64 directory_length; /* old: old buckets */
 };
 /* src/internal/runtime/maps/table.go: table.groups {data, lengthMask} */
 #define SWISS_GROUPS_OFFSET 16
@@ -79,61 +79,135 @@ struct go_map {
 #define BUCKET_OVERFLOW_OFFSET 328
 #define BUCKET_BYTES 336
 #define BUCKET_MIN_TOPHASH 5
+#define BUCKET_SAME_SIZE_GROW 8
 
 #define HEADER_SLOTS 8
-/* 8 groups or buckets hold 56 header names and more; a request with more loses this attribute, not its span. */
-#define HEADER_GROUPS 8
+/* 16 groups or buckets hold 112 header names and more; of a request with more, those behind are not seen. */
+#define HEADER_GROUPS 16
 
-static __always_inline int go_slot_used(u64 control, u16 swiss)
+/* The request headers that programs ask for, all found in one walk. */
+enum go_header {
+	HEADER_OTHER,
+	HEADER_TRACEPARENT,
+	HEADER_TRACESTATE,
+	HEADER_USER_AGENT,
+	HEADERS, /* a power of two */
+};
+
+/* 1 where x is 0. Without a branch, which clang would make of a comparison: the verifier follows every branch of every
+ * round of the walk. */
+static __always_inline u64 is_zero(u64 x)
 {
-	return swiss ? !(control & 0x80) : (control & 0xff) >= BUCKET_MIN_TOPHASH;
+	u64 negative = -x;
+
+	asm volatile("" : "+r"(negative));
+	return (x | negative) >> 63 ^ 1;
 }
 
-/* The first value of a key of 9 to 16 bytes in a map[string][]string, {0, 0} where there is none. `low` holds the key's
- * first 8 bytes, `high` the others, zero-padded. One loop for both kinds of map: the verifier follows every branch of
- * every round. */
-static __always_inline struct go_string go_header(u64 map, u16 swiss, u64 length, u64 low, u64 high)
+/* Which header a name of 10 or 11 bytes is, as net/textproto canonicalises it; `low` holds the first 8 bytes. */
+static __always_inline u64 go_header_of(u64 low, u64 high)
 {
-	struct go_map head = {};
-	struct go_string key, value = {};
-	u64 table[2] = {}, bytes[2], base, group, next, last = 0, control = 0, found = 0;
+	return HEADER_TRACEPARENT * is_zero((low ^ 0x7261706563617254ULL) | (high ^ 0x746e65ULL)) +
+	       HEADER_TRACESTATE * is_zero((low ^ 0x6174736563617254ULL) | (high ^ 0x6574ULL)) +
+	       HEADER_USER_AGENT * is_zero((low ^ 0x6567412d72657355ULL) | (high ^ 0x746eULL));
+}
 
-	read_user(&head, sizeof(head), map);
-	base = head.groups;
-	if (!base)
-		return value;
-	if (!swiss) {
-		last = (1ULL << (head.log2_buckets >> 8 & 15)) - 1;
-	} else if (head.directory_length) {
+/* What the walk needs of the stack, which has 512 bytes; zeroed by the caller, free for other use afterwards. */
+struct go_walk {
+	struct go_map head;
+	u64 words[2];
+	u64 control;
+	u64 slots[(3 * SWISS_SLOT_BYTES + 16) / 8]; /* 4 slots, the last one's value excepted, or 4 keys of an old map */
+};
+
+/* Walks a map[string][]string once: found[h] gets the value of each header h whose bit is set in `wanted`, {0, 0} where it
+ * isn't there exactly once. Left as soon as every element has been seen. A read costs far more than the bytes it reads: half a group at a time.
+ *
+ * One loop for both kinds of map, told apart by arithmetic: the verifier follows every branch of every round, and each
+ * value that it knows is another state. */
+static __always_inline void go_headers(u64 map, u16 swiss_maps, u64 wanted, struct go_walk *walk,
+				       struct go_string found[HEADERS])
+{
+	u64 swiss = swiss_maps & 1;
+	u64 slot_bytes = 16 + (SWISS_SLOT_BYTES - 16) * swiss;
+	u64 half_bytes = 3 * slot_bytes + 16;
+	u64 values_offset = BUCKET_VALUES_OFFSET - (BUCKET_VALUES_OFFSET - 24) * swiss;
+	u64 value_bytes = 24 + (SWISS_SLOT_BYTES - 24) * swiss;
+	u64 group_bytes = BUCKET_BYTES - (BUCKET_BYTES - SWISS_GROUP_BYTES) * swiss;
+	/* A slot is used where its control byte has no high bit, or its tophash is 5 or more. */
+	u64 flip = 0x80 * swiss, lowest = BUCKET_MIN_TOPHASH + (0x80 - BUCKET_MIN_TOPHASH) * swiss;
+	u64 base, group, next, which, last, old;
+
+	read_user(&walk->head, sizeof(walk->head), map);
+	base = walk->head.groups;
+	if (!base || !walk->head.used)
+		return;
+	last = ((1ULL << (walk->head.log2_buckets >> 8 & 15)) - 1) & (swiss - 1);
+	old = walk->head.directory_length & (swiss - 1);
+	if (walk->head.directory_length & -swiss) {
 		/* Only the first table: one holds up to 1024 slots. */
-		read_user(table, sizeof(table), go_read_word(base, 0) + SWISS_GROUPS_OFFSET);
-		base = table[0];
-		last = table[1];
+		read_user(walk->words, sizeof(walk->words), go_read_word(base, 0) + SWISS_GROUPS_OFFSET);
+		base = walk->words[0];
+		last = walk->words[1];
 	}
 	group = base;
 	for (u32 round = 0; round < HEADER_GROUPS * HEADER_SLOTS; round++) {
 		u32 i = round % HEADER_SLOTS;
+		struct go_string *string = (struct go_string *)((char *)walk->slots + i % 4 * slot_bytes);
 
 		if (!i)
-			control = go_read_word(group, 0);
-		read_user(&key, sizeof(key), group + 8 + i * (swiss ? SWISS_SLOT_BYTES : sizeof(key)));
-		if (key.length == length && go_slot_used(control >> (8 * i), swiss)) {
-			bytes[0] = bytes[1] = 0;
-			read_user(bytes, length, key.data);
-			if (bytes[0] == low && bytes[1] == high) {
-				found = group + (swiss ? 8 + i * SWISS_SLOT_BYTES + sizeof(key) : BUCKET_VALUES_OFFSET + 24 * i);
-				break;
+			read_user(&walk->control, 8 + half_bytes, group);
+		else if (i == 4)
+			read_user(walk->slots, half_bytes, group + 8 + 4 * slot_bytes);
+		if (((walk->control & 0xff) ^ flip) >= lowest) {
+			if (string->length - 10 <= 1) {
+				u64 bytes = string->length;
+
+				walk->words[0] = walk->words[1] = 0;
+				CLAMP(bytes, 11);
+				read_user(walk->words, bytes, string->data);
+				which = go_header_of(walk->words[0], walk->words[1]);
+				if (wanted >> which & 1) {
+					read_user(walk->words, sizeof(walk->words), group + values_offset + i * value_bytes);
+					if (walk->words[1] == 1)
+						read_user(&found[which & (HEADERS - 1)], sizeof(*found), walk->words[0]);
+				}
 			}
+			if (!--walk->head.used)
+				break;
 		}
+		walk->control >>= 8;
 		if (i < HEADER_SLOTS - 1)
 			continue;
-		next = swiss ? 0 : go_read_word(group, BUCKET_OVERFLOW_OFFSET);
+		next = go_read_word(group, BUCKET_OVERFLOW_OFFSET) & (swiss - 1);
 		if (!next) {
-			if (!last--)
-				break;
-			next = base += swiss ? SWISS_GROUP_BYTES : BUCKET_BYTES;
+			if (last) {
+				last--;
+				next = base += group_bytes;
+			} else {
+				/* A map that grows still has elements in its old buckets, half as many as the new ones or, as a
+				 * flag says, as many. */
+				if (!old)
+					break;
+				next = base = old;
+				old = 0;
+				last = ((1ULL << (walk->head.log2_buckets >> 8 & 15)) >>
+					!(walk->head.log2_buckets & BUCKET_SAME_SIZE_GROW)) - 1;
+			}
 		}
 		group = next;
 	}
-	return found ? go_read_string(go_read_word(found, 0), 0) : value;
+}
+
+/* `traceparent_parse` of a text in the target's memory; `text` is all zero. */
+static __always_inline u64 traceparent_read(struct go_string string, struct traceparent_text *text,
+					    struct trace_context *context)
+{
+	u64 bytes = string.length;
+
+	if (bytes < TRACEPARENT_BYTES)
+		return 0;
+	CLAMP(bytes, 56);
+	read_user((char *)text + 5, bytes, string.data);
+	return traceparent_parse(text, string.length, context);
 }

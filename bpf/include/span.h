@@ -28,7 +28,9 @@ struct goroutine_key {
 struct span_header {
 	u16 kind;
 	u16 slot;
-	u32 reserved;
+	u8 trace_flags; /* W3C's */
+	u8 late;	/* 1: not sampled, kept for what became of it */
+	u16 reserved;
 	u64 start_ns;
 	u64 end_ns;
 	u64 trace_id[2];

@@ -4,11 +4,12 @@
  */
 
 #define HTTP_SERVER_MAX_METHOD 24
-#define HTTP_SERVER_MAX_URI 424
-#define HTTP_SERVER_MAX_HOST 128
+#define HTTP_SERVER_MAX_URI 320
+#define HTTP_SERVER_MAX_HOST 88
 #define HTTP_SERVER_MAX_PEER 48
-#define HTTP_SERVER_MAX_ROUTE 160
-#define HTTP_SERVER_MAX_USER_AGENT 160
+#define HTTP_SERVER_MAX_ROUTE 152
+#define HTTP_SERVER_MAX_USER_AGENT 136
+#define HTTP_SERVER_MAX_TRACESTATE 176
 
 enum http_server_end {
 	HTTP_SERVER_ANSWERED, /* the handler returned */
@@ -20,8 +21,9 @@ enum http_server_end {
  * are read with a check. */
 struct http_server_in_flight {
 	u64 start_ns;
-	u64 trace_id[2];
 	u64 span_id;
+	struct trace_context context;
+	u64 parent_span_id; /* 0: a root */
 	u64 request;
 	u64 response;
 	u64 bias;	 /* load bias of the executable */
@@ -30,6 +32,7 @@ struct http_server_in_flight {
 	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
 	u64 panic_type;		  /* address in the file, without bias */
 	struct go_string user_agent;
+	struct go_string tracestate;
 };
 
 BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
@@ -48,7 +51,7 @@ struct http_server_fixed {
 	u8 tls;
 	u8 protocol_major;
 	u8 protocol_minor;
-	u8 unused;
+	u8 tracestate_bytes;
 };
 
 struct http_server_record_256 {
@@ -68,6 +71,7 @@ struct http_server_record_1024 {
 	char peer[HTTP_SERVER_MAX_PEER];
 	char route[HTTP_SERVER_MAX_ROUTE];
 	char user_agent[HTTP_SERVER_MAX_USER_AGENT];
+	char tracestate[HTTP_SERVER_MAX_TRACESTATE];
 };
 
 _Static_assert(sizeof(struct http_server_record_256) == 256, "stride of ring_256");
@@ -83,31 +87,63 @@ static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx,
 
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
 {
-	struct http_server_in_flight request = {};
+	union { /* one after the other: the stack has 512 bytes */
+		struct go_walk walk;
+		struct traceparent_text text;
+		struct http_server_in_flight request;
+	} scratch = {};
+	struct http_server_in_flight *request = &scratch.request;
+	struct go_string headers[HEADERS] = {};
+	struct trace_context context;
 	struct goroutine_key key;
+	u64 parent_span_id = 0, wanted = 0;
+	u32 sampled;
 	long failed;
 
-	key = http_server_key(ctx, target, slot);
-	request.start_ns = bpf_ktime_get_ns();
-	request.trace_id[0] = random_id();
-	request.trace_id[1] = random_id();
-	request.span_id = random_id();
-	request.bias = GO_PC(ctx) - target->http_server_start_address;
-	request.response = response;
-	request.request = seen;
-	if (target->options & OPTION_user_agent) {
-		u64 headers = go_read_word(request.request, target->request_header);
-
-		/* "User-Age", "nt", little endian */
-		if (headers)
-			request.user_agent = go_header(headers, target->swiss_maps, 10, 0x6567412d72657355ULL, 0x746eULL);
+	if (target->options & OPTION_tracecontext)
+		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
+	if (target->options & OPTION_user_agent)
+		wanted |= 1 << HEADER_USER_AGENT;
+	if (wanted)
+		go_headers(go_read_word(seen, target->request_header), target->swiss_maps, wanted, &scratch.walk,
+			   headers);
+	if (headers[HEADER_TRACEPARENT].length) {
+		__builtin_memset(&scratch, 0, sizeof(scratch));
+		parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch.text, &context);
+	}
+	if (!parent_span_id) {
+		context.trace_id[0] = random_id();
+		context.trace_id[1] = random_id();
+		context.flags = 0;
 	}
 	count(slot, COUNTER_started);
-	failed = http_server_inflight.insert(&key, &request);
+	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	if (!sampled && !target->sampling_late) {
+		count(slot, COUNTER_sampled_out);
+		return 0;
+	}
+	context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
+	__builtin_memset(&scratch, 0, sizeof(scratch));
+	key = http_server_key(ctx, target, slot);
+	request->start_ns = bpf_ktime_get_ns();
+	request->context = context;
+	request->span_id = random_id();
+	request->parent_span_id = parent_span_id;
+	request->bias = GO_PC(ctx) - target->http_server_start_address;
+	request->response = response;
+	request->request = seen;
+	request->user_agent = headers[HEADER_USER_AGENT];
+	if (parent_span_id) {
+		if (headers[HEADER_TRACESTATE].length <= HTTP_SERVER_MAX_TRACESTATE)
+			request->tracestate = headers[HEADER_TRACESTATE];
+		else
+			count(slot, COUNTER_tracestate_dropped); /* cut off it would be another one */
+	}
+	failed = http_server_inflight.insert(&key, request);
 	if (failed == -EEXIST) {
 		/* Its end was never seen. */
 		count(slot, COUNTER_abandoned);
-		http_server_inflight.update(&key, &request);
+		http_server_inflight.update(&key, request);
 	} else if (failed) {
 		count(slot, COUNTER_in_flight_full);
 	}
@@ -260,7 +296,7 @@ static __always_inline struct go_string http_server_route(struct target *target,
 
 static __always_inline int http_server_request_end(struct pt_regs *ctx, enum http_server_end end, int check_response)
 {
-	struct go_string method, uri, host, peer, route, user_agent;
+	struct go_string method, uri, host, peer, route;
 	struct http_server_in_flight request, *found;
 	struct http_server_fixed fixed = {};
 	struct target *target;
@@ -279,21 +315,31 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	http_server_inflight.delete(&key);
 
 	fixed.header.end_ns = bpf_ktime_get_ns();
-	fixed.header.kind = KIND_http_server;
-	fixed.header.slot = slot;
-	fixed.header.start_ns = request.start_ns;
-	fixed.header.trace_id[0] = request.trace_id[0];
-	fixed.header.trace_id[1] = request.trace_id[1];
-	fixed.header.span_id = request.span_id;
 	fixed.status = go_read_word(request.response, target->response_status);
-	fixed.protocol_major = go_read_word(request.request, target->request_proto_major);
-	fixed.protocol_minor = go_read_word(request.request, target->request_proto_minor);
 	connection = go_read_word(request.response, target->response_conn);
-	fixed.tls = go_read_word(connection, target->conn_tls_state) != 0;
 	if (end != HTTP_SERVER_ANSWERED && go_read_byte(connection, target->conn_hijacked))
 		end = HTTP_SERVER_HIJACKED;
 	else if (end == HTTP_SERVER_HIJACKED)
 		end = HTTP_SERVER_ANSWERED;
+	if (!(request.context.flags & TRACE_FLAG_SAMPLED)) {
+		if (!sampling_late(target->sampling_late, target->sampling_slow_ns, fixed.header.end_ns - request.start_ns,
+				   fixed.status >= 500 || end == HTTP_SERVER_PANICKED)) {
+			count(slot, COUNTER_sampled_out);
+			return 0;
+		}
+		fixed.header.late = 1;
+	}
+	fixed.header.kind = KIND_http_server;
+	fixed.header.slot = slot;
+	fixed.header.start_ns = request.start_ns;
+	fixed.header.trace_flags = request.context.flags;
+	fixed.header.trace_id[0] = request.context.trace_id[0];
+	fixed.header.trace_id[1] = request.context.trace_id[1];
+	fixed.header.span_id = request.span_id;
+	fixed.header.parent_span_id = request.parent_span_id;
+	fixed.protocol_major = go_read_word(request.request, target->request_proto_major);
+	fixed.protocol_minor = go_read_word(request.request, target->request_proto_minor);
+	fixed.tls = go_read_word(connection, target->conn_tls_state) != 0;
 	fixed.end = end;
 	fixed.panic_type = request.panic_type;
 
@@ -302,9 +348,8 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	host = go_read_string(request.request, target->request_host);
 	peer = go_read_string(connection, target->conn_remote_addr);
 	route = http_server_route(target, &request);
-	user_agent = request.user_agent;
 
-	if (!user_agent.length && method.length <= 8 && uri.length <= 64 && host.length <= 32 && peer.length <= 24 &&
+	if (!request.user_agent.length && !request.tracestate.length && method.length <= 8 && uri.length <= 64 && host.length <= 32 && peer.length <= 24 &&
 	    route.length <= 48) {
 		struct http_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -328,11 +373,12 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 		}
 		record->fixed = fixed;
 		COPY(record, method, method, 24);
-		COPY(record, uri, uri, 424);
-		COPY(record, host, host, 128);
+		COPY(record, uri, uri, 320);
+		COPY(record, host, host, 88);
 		COPY(record, peer, peer, 48);
-		COPY(record, route, route, 160);
-		COPY(record, user_agent, user_agent, 160);
+		COPY(record, route, route, 152);
+		COPY(record, user_agent, request.user_agent, 136);
+		COPY(record, tracestate, request.tracestate, 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
 	return 0;

@@ -101,6 +101,18 @@ class _RunCommand(click.Command):
 @click.option(
     "--json", "json_lines", is_flag=True, help="The console exporter prints one JSON object per span and line."
 )
+@click.option(
+    "--sample",
+    multiple=True,
+    metavar="[SERVICE=]RATIO",
+    help="Part of the traces that begin here, 0 to 1 (repeatable) [OTEL_TRACES_SAMPLER; default: all].",
+)
+@click.option(
+    "--always-sample",
+    default="",
+    metavar="RULES",
+    help="Keep spans that were not sampled if they turn out so: errors, slower=500ms, or both with a comma.",
+)
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
 @click.option(

@@ -17,7 +17,7 @@ import numpy as np
 
 from otel_goprobe import __version__
 from otel_goprobe.export.wire import FIXED32, FIXED64, LENGTH, VARINT, key_value, message, tag, text, varint
-from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +32,8 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.43.0"
 MAX_REQUEST_BYTES = 4_000_000
 """A gRPC server accepts 4 MiB a message unless told otherwise (grpc-go `defaultServerMaxReceiveMessageSize`)."""
 
-# trace.proto, SpanFlags; the low byte is W3C's trace flags. Only sampled spans get here.
-_SAMPLED, _HAS_IS_REMOTE, _IS_REMOTE = 0x001, 0x100, 0x200
+# trace.proto, SpanFlags; the low byte is W3C's trace flags.
+_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 
 _TRACE_ID = tag(1, LENGTH) + b"\x10"
 _SPAN_ID = tag(2, LENGTH) + b"\x08"
@@ -154,11 +154,13 @@ class Encoder:
         parts = [_fixed(columns, has_parent), _picked(columns.name, lambda name: text(5, name))]
         if has_parent.any():
             parts.append(_parents(columns, has_parent))
+        if (columns.trace_state.codes >= 0).any():
+            parts.append(_picked(columns.trace_state, lambda state: text(3, state)))
         for key, column in columns.attributes.items():
             if isinstance(column, Strings):
                 parts.append(_picked(column, partial(self._string_attribute, key)))
             else:
-                parts.append(_integers(key, column))
+                parts.append(_values(key, column))
         if columns.error.any():
             parts.append([_STATUS_ERROR if error else b"" for error in columns.error.tolist()])
         return parts
@@ -185,7 +187,7 @@ def _fixed(columns: SpanColumns, has_parent: npt.NDArray[np.bool_]) -> list[byte
     block["end_tag"] = np.void(tag(8, FIXED64))
     block["end"] = columns.end_unix_ns
     block["flags_tag"] = np.void(tag(16, FIXED32))
-    block["flags"] = _SAMPLED | _HAS_IS_REMOTE
+    block["flags"] = columns.trace_flags.astype(np.uint32) | _HAS_IS_REMOTE
     if columns.kind in (SpanKind.SERVER, SpanKind.CONSUMER):  # their parent, if any, came over the wire
         block["flags"][has_parent] |= _IS_REMOTE
     return block.view(f"V{_FIXED.itemsize}").tolist()
@@ -209,7 +211,7 @@ def _picked(column: Strings, encode: Callable[[str], bytes]) -> list[bytes]:
     return list(map(pieces.__getitem__, column.codes.tolist()))
 
 
-def _integers(key: str, column: Integers) -> list[bytes]:
+def _values(key: str, column: Integers | Booleans) -> list[bytes]:
     """Encode each distinct value once."""
     distinct, codes = np.unique(column.values, return_inverse=True)
     pieces = [key_value(9, key, value) for value in distinct.tolist()]

@@ -1,6 +1,6 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
-from otel_goprobe.probes.registry import DROPS, MAX_SLOTS, counters, kinds, libraries, options, unit
+from otel_goprobe.probes.registry import DROPS, MAX_SLOTS, counters, kinds, libraries, observations, options, unit
 from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "counters",
     "kinds",
     "libraries",
+    "observations",
     "options",
     "plan_of",
     "select",

@@ -23,7 +23,7 @@ from opentelemetry.semconv.attributes import (
     user_agent_attributes,
 )
 
-from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     AfterCalls,
     AtReturns,
@@ -36,7 +36,7 @@ from otel_goprobe.probes.base import (
     Role,
     Way,
 )
-from otel_goprobe.spans import combine, derive, dictionary
+from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 """Known to the conventions (HTTP spans, http.request.method: RFC 9110, RFC 5789, httpbis-safe-method-w-body)."""
+
+SAMPLED_LATE = "goprobe.sampled.late"
+"""Our own attribute: true on a span that the sampler left out and that was kept for what became of it."""
 
 SECRET_QUERY_KEYS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"))
 """Values of these are redacted; the list of the conventions for url.query (URL attributes registry)."""
@@ -148,7 +151,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     status[(status == 0) & (end == HIJACKED)] = 101
     error = (status >= 500) | (end == PANICKED)
 
-    attributes: dict[str, Strings | Integers] = {
+    attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: known,
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
             method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
@@ -165,8 +168,14 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         network_attributes.NETWORK_PEER_PORT: _integers(derive(peer_codes, peers, lambda p: split_address(p)[1])),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
+    late = header["late"] != 0
+    if late.any():
+        attributes[SAMPLED_LATE] = Booleans(late, late)
     if "url_query" in conversion.options:
         attributes[url_attributes.URL_QUERY] = derive(uri_codes, uris, query_of)
+    trace_state = Strings(np.full(count, -1, np.int32), ())
+    if "tracestate" in (records.dtype.names or ()):
+        trace_state = derive(*dictionary(records["tracestate"], fixed["tracestate_bytes"]), trace_state_of)
     if "user_agent" in conversion.options and "user_agent" in (records.dtype.names or ()):
         agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
         attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = derive(agent_codes, agents, lambda a: _text(a) or None)
@@ -178,6 +187,8 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         trace_id=_bytes(header["trace_id"], 16, count),
         span_id=_bytes(header["span_id"], 8, count),
         parent_span_id=_bytes(header["parent_span_id"], 8, count),
+        trace_flags=header["trace_flags"].astype(np.uint8),
+        trace_state=trace_state,
         start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
         end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=combine(name_method, route, _span_name),
@@ -294,6 +305,6 @@ LIBRARY = Library(
     ),
     records=("http_server_record_256", "http_server_record_1024"),
     columns=columns,
-    options=("user_agent", "url_query"),
-    counters=("http2_requests",),
+    options=("tracecontext", "user_agent", "url_query"),
+    counters=("http2_requests", "tracestate_dropped"),
 )

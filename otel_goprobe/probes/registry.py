@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 MAX_SLOTS = 1024
 """Targets at once; an element of the BPF array `targets` each."""
-COUNTERS = ("started", "in_flight_full", "ring_full", "abandoned")
+COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
+SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
+SAMPLING_U32 = ("sampling_parents", "sampling_late")
+"""Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
     Field("g_parent_goid", "runtime.g", "parentGoid"),
@@ -42,7 +45,12 @@ def libraries() -> tuple[Library, ...]:
 @functools.cache
 def counters() -> tuple[str, ...]:
     """Return the names of all counters; their order is that of the C enum."""
-    return COUNTERS + tuple(name for library in libraries() for name in library.counters)
+    return COUNTERS + observations()
+
+
+def observations() -> tuple[str, ...]:
+    """Return the names of the libraries' own counters, which are no drops."""
+    return tuple(name for library in libraries() for name in library.counters)
 
 
 @functools.cache
@@ -61,9 +69,9 @@ def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
     facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in addresses + [fact.member for fact in facts if isinstance(fact, Itab)]:
+    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, Itab)), *SAMPLING_U64):
         yield name, "u64"
-    for name in ("active", "tgid", "options", "generation"):
+    for name in ("active", "tgid", "options", "generation", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
         if not isinstance(fact, Itab):
@@ -100,6 +108,8 @@ def unit(sources: Path) -> Unit:
         name="core",
         header=header(),
         sources=(
+            sources / "include/trace.h",
+            sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
             sources / "process.bpf.c",

@@ -2,5 +2,6 @@
 
 from otel_goprobe.spans.clock import Clock
 from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take
+from otel_goprobe.spans.trace_state import trace_state_of
 
-__all__ = ["Clock", "combine", "derive", "dictionary", "matching", "take"]
+__all__ = ["Clock", "combine", "derive", "dictionary", "matching", "take", "trace_state_of"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from otel_goprobe.model import Integers, SpanColumns, Strings
+from otel_goprobe.model import Booleans, Integers, SpanColumns, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,14 +93,21 @@ def take(columns: SpanColumns, rows: npt.NDArray[np.bool_] | npt.NDArray[np.inte
         trace_id=columns.trace_id[rows],
         span_id=columns.span_id[rows],
         parent_span_id=columns.parent_span_id[rows],
+        trace_flags=columns.trace_flags[rows],
+        trace_state=Strings(columns.trace_state.codes[rows], columns.trace_state.table),
         start_unix_ns=columns.start_unix_ns[rows],
         end_unix_ns=columns.end_unix_ns[rows],
         name=Strings(columns.name.codes[rows], columns.name.table),
         error=columns.error[rows],
-        attributes={
-            key: Strings(column.codes[rows], column.table)
-            if isinstance(column, Strings)
-            else Integers(column.values[rows], column.present[rows])
-            for key, column in columns.attributes.items()
-        },
+        attributes={key: _rows(column, rows) for key, column in columns.attributes.items()},
     )
+
+
+def _rows(
+    column: Strings | Integers | Booleans, rows: npt.NDArray[np.bool_] | npt.NDArray[np.integer]
+) -> Strings | Integers | Booleans:
+    if isinstance(column, Strings):
+        return Strings(column.codes[rows], column.table)
+    if isinstance(column, Integers):
+        return Integers(column.values[rows], column.present[rows])
+    return Booleans(column.values[rows], column.present[rows])

@@ -225,10 +225,27 @@ def test_all_variables() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "followed", "warnings"),
+    [
+        ("", True, 0),
+        ("tracecontext", True, 0),
+        ("baggage, TraceContext ,b3", True, 1),
+        ("b3,jaeger", False, 2),
+        ("baggage", False, 0),
+        ("none", False, 0),
+    ],
+)
+def test_propagators(value: str, followed: bool, warnings: int) -> None:
+    """W3C's is the default; what isn't known is warned about by name."""
+    read_config = read(OTEL_PROPAGATORS=value)
+    assert (read_config.tracecontext, len(read_config.warnings)) == (followed, warnings)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ("OTEL_SDK_DISABLED", "1"),
         ("OTEL_LOG_LEVEL", "loud"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),

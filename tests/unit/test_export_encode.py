@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from otel_goprobe import __version__
 from otel_goprobe.export.decode import decode
 from otel_goprobe.export.encode import SCHEMA_URL, Encoder
-from otel_goprobe.model import AttributeValue, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import AttributeValue, Booleans, Integers, SpanColumns, SpanKind, Strings
 
 Resources = Mapping[int, Mapping[str, AttributeValue]]
 
@@ -51,7 +51,7 @@ def _reference_span(columns: SpanColumns, row: int, limit: int | None) -> Span:
             if column.codes[row] >= 0:
                 attributes.append(_pair(key, column.table[column.codes[row]][:limit]))
         elif column.present[row]:
-            attributes.append(_pair(key, int(column.values[row])))
+            attributes.append(_pair(key, column.values[row].item()))
     parent = columns.parent_span_id[row].tobytes()
     has_parent = parent != bytes(8)
     remote = 0x200 if has_parent and columns.kind in (SpanKind.SERVER, SpanKind.CONSUMER) else 0
@@ -59,7 +59,8 @@ def _reference_span(columns: SpanColumns, row: int, limit: int | None) -> Span:
         trace_id=columns.trace_id[row].tobytes(),
         span_id=columns.span_id[row].tobytes(),
         parent_span_id=parent if has_parent else b"",
-        flags=0x101 | remote,
+        trace_state=_utf8((*columns.trace_state.table, "")[columns.trace_state.codes[row]]),
+        flags=int(columns.trace_flags[row]) | 0x100 | remote,
         name=_utf8(columns.name.table[columns.name.codes[row]]),
         kind=Span.SpanKind.Name(columns.kind + 0),  # type: ignore[arg-type]  # the stub wants the enum's own type
         start_time_unix_nano=int(columns.start_unix_ns[row]),
@@ -109,6 +110,10 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         present = draw(st.lists(st.booleans(), min_size=rows, max_size=rows))
         return Integers(np.array(values, np.int64), np.array(present, np.bool_))
 
+    def booleans() -> Booleans:
+        mask = st.lists(st.booleans(), min_size=rows, max_size=rows)
+        return Booleans(np.array(draw(mask), np.bool_), np.array(draw(mask), np.bool_))
+
     def ids(width: int) -> np.ndarray:
         return np.frombuffer(draw(st.binary(min_size=rows * width, max_size=rows * width)), np.uint8).reshape(-1, width)
 
@@ -124,11 +129,13 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         trace_id=ids(16),
         span_id=ids(8),
         parent_span_id=parents.reshape(-1, 8).astype(np.uint8),
+        trace_flags=np.frombuffer(draw(st.binary(min_size=rows, max_size=rows)), np.uint8),
+        trace_state=strings(-1),
         start_unix_ns=times(),
         end_unix_ns=times(),
         name=strings(0),
         error=np.array(draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), np.bool_),
-        attributes={key: strings(-1) if draw(st.booleans()) else integers() for key in keys},
+        attributes={key: draw(st.sampled_from((lambda: strings(-1), integers, booleans)))() for key in keys},
     )
 
 
@@ -156,6 +163,8 @@ def plain_columns(rows: int, slot: Callable[[int], int] = lambda _: 0, path: str
         trace_id=np.repeat(ids.view(np.uint8).reshape(-1, 8), 2, axis=0).reshape(-1, 16),
         span_id=ids.view(np.uint8).reshape(-1, 8),
         parent_span_id=np.zeros((rows, 8), np.uint8),
+        trace_flags=np.ones(rows, np.uint8),
+        trace_state=Strings(np.full(rows, -1, np.int32), ()),
         start_unix_ns=start,
         end_unix_ns=start + np.uint64(1_500_000),
         name=Strings(np.zeros(rows, np.int32), ("GET /p",)),

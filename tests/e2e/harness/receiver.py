@@ -36,6 +36,9 @@ class Span:
     trace_id: str
     span_id: str
     parent_span_id: str
+    trace_state: str
+    flags: int
+    """W3C's trace flags, 0x100, and 0x200 where the parent came over the wire."""
     start: int
     """Unix time, ns."""
     end: int
@@ -79,6 +82,8 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
                         trace_id=span.trace_id.hex(),
                         span_id=span.span_id.hex(),
                         parent_span_id=span.parent_span_id.hex(),
+                        trace_state=span.trace_state,
+                        flags=span.flags,
                         start=span.start_time_unix_nano,
                         end=span.end_time_unix_nano,
                         attributes=_mapping(span.attributes),
