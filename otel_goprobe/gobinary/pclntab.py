@@ -248,8 +248,9 @@ class FunctionTable:
         offset = int(self._words[function.record + _PCSP_WORD])
         if not offset:
             return None
-        end, value = self.ranges(offset, function.size)[0]
-        return end if value == 0 and end < function.size else None
+        (end, before), *others = self.ranges(offset, function.size)
+        # Without a frame there is one range, up to the padding, or several of no depth: the assembler's, at jumps.
+        return end if before == 0 and others and others[0][1] > 0 else None
 
     def argument_bytes(self, function: Function) -> int:
         """What the caller's frame holds for a call: values on the stack, room for those in registers."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent
 from harness.client import Connection
-from harness.receiver import Receiver, Span
 from harness.target import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.receiver import Receiver, Span
 
 pytestmark = pytest.mark.root
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent, Outcome
 from harness.client import Request, one_after_another, page
-from harness.receiver import Receiver
 from harness.target import Target
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # noqa: TID251 - what ours is compared with
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.receiver import Receiver
 
 pytestmark = pytest.mark.root
 

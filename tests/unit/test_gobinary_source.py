@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FUNCTIONS = ("net/http.(*conn).serve", "net/http.serverHandler.ServeHTTP", "runtime.newproc1", "main.main")
-RELEASES = ("1.19", "1.20", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
+RELEASES = ("1.19", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased  # noqa: TID251 - what ours is compared with
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from pure_c import INCLUDE, compiled
 
 from otel_goprobe.environment import Environment

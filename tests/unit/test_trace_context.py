@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +13,9 @@ from opentelemetry.trace.span import TraceState
 from pure_c import compiled
 
 from otel_goprobe.spans import trace_state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Parsed = tuple[bytes, bytes, int] | None
 """Trace id, parent's span id, flags."""
