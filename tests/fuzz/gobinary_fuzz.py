@@ -1,6 +1,6 @@
 """Damages Go executables at random and asks gobinary everything of each: an answer or a BinaryError, in bounded time.
 
-    python tests/fuzz/gobinary_fuzz.py --count 100000 --seed 1 PROGRAM…
+    python tests/fuzz/gobinary_fuzz.py -n 100000 -s 1 PROGRAM…
 
 The damage is done where the tables are that gobinary reads; most of a file is code that nothing looks at. A program is
 changed in memory, a handful of places at a time, and put back. The unit tests run 2,000 of the same mutations.
@@ -272,8 +272,8 @@ def _peak_from_now() -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Fuzz otel_goprobe.gobinary.")
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("-n", "--count", type=int, default=2000)
+    parser.add_argument("-s", "--seed", type=int, default=1)
     parser.add_argument("programs", nargs="+", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()
