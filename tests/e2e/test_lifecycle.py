@@ -136,15 +136,17 @@ def test_program_that_reexecutes_itself_under_load(receiver: Receiver) -> None:
             load.more(50)
             assert ask(server.port, "/reexec").status == 200
             server.stdout.wait_for("^ready$", count)
-            agent.attached(count)
+            # By its span, not by a line: a look in the midst of an exec can make the agent attach twice.
+            until = time.monotonic() + 15
+            while not any(span.attributes["url.path"] == f"/tree/{count}" for span in receiver.spans):
+                assert time.monotonic() < until, f"not traced after exec {count - 1}"
+                assert ask(server.port, f"/tree/{count}").status == 200
+                time.sleep(0.1)
             load.more(50)
-            assert ask(server.port, f"/tree/{count}").status == 200
         outcome = agent.stop()
     assert load.failures == []
     assert outcome.balanced
-    paths = {span.attributes["url.path"] for span in receiver.spans}
-    assert {"/tree/2", "/tree/3", "/tree/4"} <= paths
-    assert len(outcome.targets) == 4
+    assert len(outcome.targets) >= 4
 
 
 def test_program_that_starts_later_and_restarts(own_exe: Path, receiver: Receiver) -> None:

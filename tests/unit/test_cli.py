@@ -370,9 +370,9 @@ def test_interrupt(cache: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         arguments = "doctor", "--endpoint", f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment = {**os.environ, "OTEL_GOPROBE_CACHE": cache}
-        process = subprocess.Popen(
-            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
+        # As from a terminal, also where a shell has put the tests in the background and so ignores SIGINT.
+        command = ["env", "--default-signal=INT", *PROGRAM, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         silent.settimeout(30)
         connection, _ = silent.accept()
         with connection:
