@@ -22,6 +22,7 @@ import numpy as np
 from otel_goprobe import export, kernel, probes
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
+from otel_goprobe.durations import Durations
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UsageError
 from otel_goprobe.instrumented import Targets
 from otel_goprobe.model import Strings
@@ -91,10 +92,14 @@ class Agent:
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
-                | {f"ring_{size}": config.ring_bytes for size in RINGS},
+                | {f"ring_{size}": config.ring_bytes for size in RINGS}
+                | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
+                | ({} if config.red else {"red_overflow": 1}),
             )
         )
-        self.targets = Targets(self.program, config, self.telemetry)
+        self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
+        self.metrics_exporter: export.MetricsExporter | None = None
+        self.targets = Targets(self.program, config, self.telemetry, self.durations)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
@@ -130,11 +135,14 @@ class Agent:
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
         interval = self.config.batch.schedule_delay_s
+        if self.durations:
+            self.metrics_exporter = export.make_metrics_exporter(self.config.metrics)
         poll = select.poll()
         poll.register(self.events.fileno(), select.POLLIN)
         poll.register(self.signals.fileno(), select.POLLIN)
         drain_at = counters_at = time.monotonic()
         rescan_at = drain_at + RESCAN_EVERY_S
+        collect_at = drain_at + self.config.metrics.interval_s
         while not (self.signals.stop or self.exporter.reader_gone or self.command_ended()):
             poll.poll(max(0, drain_at - time.monotonic()) * 1e3)
             self.signals.clear()
@@ -147,6 +155,9 @@ class Agent:
                 for one in self.targets:
                     self.targets.read_counters(one)
                 counters_at = now + COUNTERS_EVERY_S
+            if now >= collect_at:
+                self.collect()
+                collect_at = now + self.config.metrics.interval_s
             if now >= rescan_at:
                 self.follow(self.discovery.scan())
                 rescan_at = now + RESCAN_EVERY_S
@@ -236,6 +247,15 @@ class Agent:
         for encoded in self.encoder.encode(columns, self.targets.resources):
             self.exporter.submit(encoded)
 
+    # --- metrics
+
+    def collect(self) -> None:
+        """Hand what the kernel has added up to the exporter of metrics."""
+        if self.durations and self.metrics_exporter:
+            metrics = self.durations.collect()
+            if metrics:
+                self.metrics_exporter.submit(metrics, time.time_ns())
+
     # --- the end
 
     def stop(self) -> None:
@@ -246,7 +266,11 @@ class Agent:
         self.drain()
         for one in gone:
             self.targets.release(one)
+        self.collect()
+        closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
+        if self.metrics_exporter:
+            self.metrics_exporter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
         snapshot = self.telemetry.snapshot()
         reasons = ", ".join(f"{reason} {count}" for reason, count in snapshot.dropped.items())
         log.info(

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-from otel_goprobe.environment import AppendPath, Environment, grpc_endpoint, http_endpoint, parse_headers
+from otel_goprobe.destination import Compression, OtlpConfig, Protocol, otlp_from
+from otel_goprobe.environment import Environment
 from otel_goprobe.errors import UsageError
 from otel_goprobe.sampling import Sampler, Sampling, sampling_from
 from otel_goprobe.selection import SdkPolicy, Selection, Selector, SelectorKind, ServiceRule, selection_from_flags
@@ -30,6 +31,8 @@ __all__ = [
     "Exporter",
     "Flags",
     "LogLevel",
+    "MetricsConfig",
+    "MetricsExporter",
     "OtlpConfig",
     "Protocol",
     "Sampler",
@@ -44,45 +47,11 @@ __all__ = [
     "from_environment_and_flags",
 ]
 
-Protocol = Literal["http/protobuf", "grpc"]
-Compression = Literal["none", "gzip", "deflate"]
 Exporter = Literal["otlp", "console", "none"]
+MetricsExporter = Literal["otlp", "console", "none"]
 LogLevel = Literal["none", "error", "warn", "info", "debug"]
 
-DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
-    "http/protobuf": "http://localhost:4318",
-    "grpc": "http://localhost:4317",
-}
-"""OTLP exporter specification, "Endpoint URLs for OTLP/HTTP" and the table above it."""
-
-_APPEND_PATH: Final[Mapping[str, AppendPath]] = {
-    "--endpoint": "to no path",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "never",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "always",
-}
-"""When ``/v1/traces`` goes behind the endpoint; for the variables the specification says so."""
-
 SYSTEM_CACHE: Final = Path("/var/cache/otel-goprobe")
-
-
-@dataclass(frozen=True, slots=True)
-class OtlpConfig:
-    """Where and how spans are sent; every field comes from OTEL_EXPORTER_OTLP_* variables or a flag."""
-
-    endpoint: str
-    """http/protobuf: the whole URL, ``/v1/traces`` included. grpc: scheme://host:port."""
-    protocol: Protocol = "http/protobuf"
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Names in lower case, values decoded; they hold secrets."""
-    timeout_s: float = 10.0
-    compression: Compression = "none"
-    insecure: bool = False
-    """No TLS: the endpoint's scheme is http."""
-    certificate: str = ""
-    client_certificate: str = ""
-    client_key: str = ""
-    configured: bool = False
-    """Whether the user set an endpoint; if not, an absent collector is nothing unusual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +64,19 @@ class BatchConfig:
     export_timeout_s: float = 30.0
     max_queue_spans: int | None = None
     """OTEL_BSP_MAX_QUEUE_SIZE; None: `max_queue_bytes` alone bounds the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where durations of requests go, and how often."""
+
+    exporter: MetricsExporter = "none"
+    otlp: OtlpConfig | None = None
+    """Set where `exporter` is ``otlp``."""
+    interval_s: float = 60.0
+    timeout_s: float = 30.0
+    delta: bool = False
+    """Each export holds what came since the last one; else since the target was attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +102,8 @@ class Config:
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
+    max_series: int = 4096
+    """Combinations of attributes of metrics, over all targets."""
     ring_bytes: int = 4 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
@@ -140,10 +124,16 @@ class Config:
     """Login name for initgroups(3); empty where the passwd database has none for `launch_uid`."""
     launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The agent's own variables, with HOME, USER and LOGNAME of `launch_user`."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
     """What was ignored in the environment, a sentence each."""
+
+    @property
+    def red(self) -> bool:
+        """Whether the kernel adds up durations."""
+        return self.metrics.exporter != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +150,7 @@ class Flags:
     sdk: SdkPolicy = "skip"
     exclude_routes: tuple[str, ...] = ()
     exporter: Exporter | None = None
+    metrics_exporter: MetricsExporter | None = None
     endpoint: str | None = None
     protocol: Protocol | None = None
     json_lines: bool = False
@@ -170,6 +161,7 @@ class Flags:
     always_sample: str = ""
     """``errors,slower=500ms``."""
     max_in_flight: int = 16384
+    max_series: int = 4096
     ring_bytes: int = 4 * 2**20
     summary_json: str = ""
     user: str = ""
@@ -209,7 +201,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     return Config(
         selection=selection,
-        otlp=_otlp(flags, environment),
+        otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
+        metrics=_metrics(flags, environment),
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,
@@ -221,6 +214,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         tracecontext="tracecontext" in environment.propagators(),
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
+        max_series=flags.max_series,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,
         summary_json=flags.summary_json,
@@ -264,42 +258,20 @@ def _check_output(flags: Flags, exporter: Exporter) -> None:
             )
 
 
-def _otlp(flags: Flags, environment: Environment) -> OtlpConfig:
-    protocol = flags.protocol
-    if protocol is None:
-        by_default = environment.choice("OTEL_EXPORTER_OTLP_PROTOCOL", get_args(Protocol), "http/protobuf")
-        by_default = environment.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", get_args(Protocol), by_default)
-        protocol = cast("Protocol", by_default)
-    source, text = ("--endpoint", flags.endpoint) if flags.endpoint is not None else environment.otlp("ENDPOINT")
-    configured = bool(text) or flags.endpoint is not None
-    if not configured:
-        text = DEFAULT_ENDPOINTS[protocol]
-    if protocol == "grpc":
-        insecure = environment.boolean(environment.otlp("INSECURE")[0])
-        endpoint = grpc_endpoint(text, source, insecure=insecure)
-    else:
-        endpoint = http_endpoint(text, source, append=_APPEND_PATH[source])
-    client_key, client_certificate = environment.file("CLIENT_KEY"), environment.file("CLIENT_CERTIFICATE")
-    if client_key and not client_certificate:
-        raise UsageError(
-            f"{environment.otlp('CLIENT_KEY')[0]} is set without a certificate", "set …_CLIENT_CERTIFICATE too"
-        )
-    headers_source, headers = environment.otlp("HEADERS")
-    compressions = get_args(Compression)
-    compression = environment.choice("OTEL_EXPORTER_OTLP_COMPRESSION", compressions, "none")
-    compression = environment.choice("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", compressions, compression)
-    timeout_s = environment.seconds("OTEL_EXPORTER_OTLP_TIMEOUT", 1, 10.0)
-    return OtlpConfig(
-        endpoint=endpoint,
-        protocol=protocol,
-        headers=parse_headers(headers, headers_source),
-        timeout_s=environment.seconds("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", 1, timeout_s),
-        compression=cast("Compression", compression),
-        insecure=endpoint.startswith("http:"),
-        certificate=environment.file("CERTIFICATE"),
-        client_certificate=client_certificate,
-        client_key=client_key,
-        configured=configured,
+def _metrics(flags: Flags, environment: Environment) -> MetricsConfig:
+    """Without OTEL_METRICS_EXPORTER none: metrics cost the target time, and many trace backends take none."""
+    exporter = cast(
+        "MetricsExporter",
+        flags.metrics_exporter or environment.choice("OTEL_METRICS_EXPORTER", get_args(MetricsExporter), "none"),
+    )
+    preferences = ("cumulative", "delta", "lowmemory")
+    preference = environment.choice("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preferences, "cumulative")
+    return MetricsConfig(
+        exporter=exporter,
+        otlp=otlp_from(environment, "METRICS", flags.endpoint, flags.protocol) if exporter == "otlp" else None,
+        interval_s=environment.seconds("OTEL_METRIC_EXPORT_INTERVAL", 1, 60.0),
+        timeout_s=environment.seconds("OTEL_METRIC_EXPORT_TIMEOUT", 1, 30.0),
+        delta=preference != "cumulative",
     )
 
 

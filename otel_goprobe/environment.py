@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 AppendPath = Literal["always", "never", "to no path"]
-TRACES_PATH: Final = "/v1/traces"
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name: RFC 9110, section 5.6.2."""
@@ -68,15 +67,15 @@ def parse_headers(text: str, source: str) -> tuple[tuple[str, str], ...]:
     return tuple({name.lower(): value for name, value in pairs}.items())
 
 
-def http_endpoint(text: str, source: str, *, append: AppendPath) -> str:
-    """Check the URL of an OTLP/HTTP receiver; `append` says when ``/v1/traces`` goes behind its path.
+def http_endpoint(text: str, source: str, path: str, *, append: AppendPath) -> str:
+    """Check the URL of an OTLP/HTTP receiver; `append` says when `path` goes behind its own.
 
     Raises:
         UsageError: it is malformed; `source` names the variable or flag.
     """
     url = _split_url(text, source)
     if append == "always" or (append == "to no path" and url.path in {"", "/"}):
-        url = url._replace(path=url.path.rstrip("/") + TRACES_PATH)
+        url = url._replace(path=url.path.rstrip("/") + path)
     return urlunsplit(url)
 
 
@@ -125,9 +124,9 @@ class Environment:
         """The variable without surrounding blanks; empty where it is unset."""
         return self.variables.get(name, "").strip()
 
-    def otlp(self, option: str) -> tuple[str, str]:
-        """Name and text of OTEL_EXPORTER_OTLP_TRACES_<option>, else of OTEL_EXPORTER_OTLP_<option>."""
-        name = f"OTEL_EXPORTER_OTLP_TRACES_{option}"
+    def otlp(self, option: str, telemetry: str) -> tuple[str, str]:
+        """Name and text of OTEL_EXPORTER_OTLP_<telemetry>_<option>, else of OTEL_EXPORTER_OTLP_<option>."""
+        name = f"OTEL_EXPORTER_OTLP_{telemetry}_{option}"
         if not self.text(name):
             name = f"OTEL_EXPORTER_OTLP_{option}"
         return name, self.text(name)
@@ -181,13 +180,13 @@ class Environment:
             self.warnings.append(f"{name}: {error}: ignored")
             return ()
 
-    def file(self, option: str) -> str:
-        """Path of a readable file from OTEL_EXPORTER_OTLP_[TRACES_]<option>; empty where it is unset.
+    def file(self, option: str, telemetry: str) -> str:
+        """Path of a readable file from OTEL_EXPORTER_OTLP_[<telemetry>_]<option>; empty where it is unset.
 
         Raises:
             UsageError: it can't be read.
         """
-        name, path = self.otlp(option)
+        name, path = self.otlp(option, telemetry)
         if path:
             try:
                 with Path(path).open("rb"):

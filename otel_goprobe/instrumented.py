@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from otel_goprobe.config import Config
+    from otel_goprobe.durations import Durations
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
 
@@ -63,9 +64,13 @@ class Targets:
         program: the loaded core unit.
         config: for options, and where analyses are kept.
         telemetry: gets what the kernel's counters say.
+        durations: told which target has which slot; None where durations aren't added up.
     """
 
-    def __init__(self, program: kernel.Program, config: Config, telemetry: Telemetry) -> None:
+    def __init__(
+        self, program: kernel.Program, config: Config, telemetry: Telemetry, durations: Durations | None = None
+    ) -> None:
+        self._durations = durations
         self._program = program
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
@@ -135,6 +140,8 @@ class Targets:
             row["options"] = self._options
             self._set_sampling(row, target.service)
             self._forget_slot(slot)
+            if self._durations:
+                self._durations.begin(slot, target.resource)
             self._program.maps["targets"].update(_u32(slot), row.tobytes())
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
         except GoprobeError:
@@ -169,6 +176,8 @@ class Targets:
         one.counts["unfinished"] += self._sweep(one.slot)
         self._telemetry.dropped("unfinished", one.counts["unfinished"])
         self.read_counters(one)
+        if self._durations:
+            self._durations.end(one.slot)
         self.finished.append(_summary_of(one))
         log.info(_detached_line(one))
         os.close(one.file)

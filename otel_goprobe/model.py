@@ -221,6 +221,44 @@ class Booleans:
     """Shape (n,): False where the span has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class HistogramPoint:
+    """A histogram of durations of one target and one combination of attributes."""
+
+    resource: Mapping[str, AttributeValue]
+    attributes: Mapping[str, AttributeValue]
+    start_unix_ns: int
+    """What came since then is counted."""
+    counts: tuple[int, ...]
+    """One for each bound, and one for what is above."""
+    sum_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SumPoint:
+    """How many of something there are."""
+
+    resource: Mapping[str, AttributeValue]
+    attributes: Mapping[str, AttributeValue]
+    start_unix_ns: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric of all targets: a histogram if it has bounds, else a sum that can also fall."""
+
+    scope: str
+    name: str
+    unit: str
+    description: str
+    points: tuple[HistogramPoint | SumPoint, ...]
+    bounds: tuple[float, ...] = ()
+    """Inclusive upper bounds, ascending."""
+    delta: bool = False
+    """`HistogramPoint.start_unix_ns` is when the last export was made."""
+
+
 class SpanKind(enum.IntEnum):
     """OTLP's ``Span.SpanKind``."""
 

@@ -61,7 +61,8 @@ static __always_inline struct go_string go_read_string(u64 object, u16 offset)
 }
 
 /* A map[string][]string. Up to Go 1.23, src/runtime/map.go (hmap, bmap): number of elements, flags, log2 of the number of
- * buckets (byte 9), …, buckets, old buckets while it grows. Since 1.24, src/internal/runtime/maps/map.go (Map): number of elements, seed, directory
+ * buckets (byte 9), …, buckets, old buckets while it grows. Since 1.24, src/internal/runtime/maps/map.go (Map): number of
+ * elements, seed, directory
  * (one group, where its length is 0), its length; measured identical in 1.26.8 and 1.27.3. */
 struct go_map {
 	u64 used;
@@ -121,7 +122,8 @@ struct go_walk {
 };
 
 /* Walks a map[string][]string once: found[h] gets the value of each header h whose bit is set in `wanted`, {0, 0} where it
- * isn't there exactly once. Left as soon as every element has been seen. A read costs far more than the bytes it reads: half a group at a time.
+ * isn't there exactly once. Left as soon as every element has been seen. A read costs far more than the bytes it reads:
+ * half a group at a time.
  *
  * One loop for both kinds of map, told apart by arithmetic: the verifier follows every branch of every round, and each
  * value that it knows is another state. */

@@ -22,7 +22,8 @@ static __always_inline u32 sampling_below(u64 id_end, u64 bound)
 }
 
 /* The decision: TRACE_FLAG_SAMPLED or 0. */
-static __always_inline u32 sampling_decides(const struct trace_context *context, u64 parent_span_id, u32 parents, u64 bound)
+static __always_inline u32 sampling_decides(const struct trace_context *context, u64 parent_span_id, u32 parents,
+					    u64 bound)
 {
 	if (parent_span_id && parents == SAMPLING_FOLLOWS_PARENTS)
 		return context->flags & TRACE_FLAG_SAMPLED;

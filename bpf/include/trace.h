@@ -38,13 +38,14 @@ struct traceparent_text {
 };
 
 /* The parent's span id, 0 where the text isn't valid: `context` holds rubbish then. `length` is the whole text's. */
-static __always_inline u64 traceparent_parse(const struct traceparent_text *text, u64 length, struct trace_context *context)
+static __always_inline u64 traceparent_parse(const struct traceparent_text *text, u64 length,
+					     struct trace_context *context)
 {
 	const u64 *words = text->words;
 	u64 wrong = 0, prefix = words[0] >> 40, suffix = words[7] >> 8, digits;
 	u32 version, flags, ids[6];
 
-	/* A loop, which leaves more of the stack than 6 copies: 4 words of the trace id, 2 of the span id, which isn't aligned. */
+	/* A loop leaves more of the stack than 6 copies: 4 words of the trace id, 2 of the span id, which isn't aligned. */
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 6; i++) {
 		digits = words[i + 1];

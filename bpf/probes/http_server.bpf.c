@@ -3,79 +3,7 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
-#define HTTP_SERVER_MAX_METHOD 24
-#define HTTP_SERVER_MAX_URI 320
-#define HTTP_SERVER_MAX_HOST 88
-#define HTTP_SERVER_MAX_PEER 48
-#define HTTP_SERVER_MAX_ROUTE 152
-#define HTTP_SERVER_MAX_USER_AGENT 136
-#define HTTP_SERVER_MAX_TRACESTATE 176
-
-enum http_server_end {
-	HTTP_SERVER_ANSWERED, /* the handler returned */
-	HTTP_SERVER_HIJACKED, /* the handler took the connection over */
-	HTTP_SERVER_PANICKED, /* the handler left by a panic or by runtime.Goexit */
-};
-
-/* Between start and end. Addresses are of heap objects: net/http holds request and response until the end, the others
- * are read with a check. */
-struct http_server_in_flight {
-	u64 start_ns;
-	u64 span_id;
-	struct trace_context context;
-	u64 parent_span_id; /* 0: a root */
-	u64 request;
-	u64 response;
-	u64 bias;	 /* load bias of the executable */
-	u64 mux_request; /* what the innermost ServeMux saw: the request or a copy of it */
-	u64 mux_goid;
-	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
-	u64 panic_type;		  /* address in the file, without bias */
-	struct go_string user_agent;
-	struct go_string tracestate;
-};
-
 BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
-
-struct http_server_fixed {
-	struct span_header header;
-	u64 panic_type;
-	u16 status; /* 0: no header was written */
-	u16 uri_bytes;
-	u16 route_bytes;
-	u16 user_agent_bytes;
-	u8 method_bytes;
-	u8 host_bytes;
-	u8 peer_bytes;
-	u8 end; /* enum http_server_end */
-	u8 tls;
-	u8 protocol_major;
-	u8 protocol_minor;
-	u8 tracestate_bytes;
-};
-
-struct http_server_record_256 {
-	struct http_server_fixed fixed;
-	char method[8];
-	char uri[64];
-	char host[32];
-	char peer[24];
-	char route[48];
-};
-
-struct http_server_record_1024 {
-	struct http_server_fixed fixed;
-	char method[HTTP_SERVER_MAX_METHOD];
-	char uri[HTTP_SERVER_MAX_URI];
-	char host[HTTP_SERVER_MAX_HOST];
-	char peer[HTTP_SERVER_MAX_PEER];
-	char route[HTTP_SERVER_MAX_ROUTE];
-	char user_agent[HTTP_SERVER_MAX_USER_AGENT];
-	char tracestate[HTTP_SERVER_MAX_TRACESTATE];
-};
-
-_Static_assert(sizeof(struct http_server_record_256) == 256, "stride of ring_256");
-_Static_assert(sizeof(struct http_server_record_1024) == 1024, "stride of ring_1024");
 
 static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx, struct target *target, u32 slot)
 {
@@ -83,6 +11,18 @@ static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx,
 
 	key.goid = go_read_word(GO_G(ctx), target->g_goid);
 	return key;
+}
+
+static __always_inline void http_server_read_method(struct target *target, struct http_server_in_flight *request)
+{
+	struct go_string method = go_read_string(request->request, target->request_method);
+
+	if (method.length > 8)
+		return;
+	CLAMP(method.length, 8);
+	read_user(&request->method, method.length, method.data);
+	if (!HTTP_SERVER_KNOWN_METHOD(request->method))
+		request->method = 0;
 }
 
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
@@ -118,7 +58,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	}
 	count(slot, COUNTER_started);
 	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
-	if (!sampled && !target->sampling_late) {
+	if (!sampled && !target->sampling_late && !(target->options & OPTION_red)) {
 		count(slot, COUNTER_sampled_out);
 		return 0;
 	}
@@ -132,6 +72,10 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	request->bias = GO_PC(ctx) - target->http_server_start_address;
 	request->response = response;
 	request->request = seen;
+	request->connection = go_read_word(response, target->response_conn);
+	request->tls = go_read_word(request->connection, target->conn_tls_state);
+	if (target->options & OPTION_red)
+		http_server_read_method(target, request);
 	request->user_agent = headers[HEADER_USER_AGENT];
 	if (parent_span_id) {
 		if (headers[HEADER_TRACESTATE].length <= HTTP_SERVER_MAX_TRACESTATE)
@@ -294,70 +238,49 @@ static __always_inline struct go_string http_server_route(struct target *target,
 		(record)->fixed.field##_bytes = bytes;                                                                    \
 	} while (0)
 
-static __always_inline int http_server_request_end(struct pt_regs *ctx, enum http_server_end end, int check_response)
+static __always_inline void http_server_count(u32 slot, struct http_server_in_flight *request,
+					      struct http_server_fixed *fixed, u64 duration_ns, struct go_string route)
 {
-	struct go_string method, uri, host, peer, route;
-	struct http_server_in_flight request, *found;
-	struct http_server_fixed fixed = {};
-	struct target *target;
-	struct goroutine_key key;
-	u64 connection;
-	u32 slot;
+	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http_server, .status = fixed->status};
+	struct red_text text = {};
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	key = http_server_key(ctx, target, slot);
-	found = http_server_inflight.lookup(&key);
-	if (!found || (check_response && found->response != GO_ARG1(ctx)))
-		return 0;
-	request = *found;
-	http_server_inflight.delete(&key);
+	/* As net/http answers a handler that wrote no header, or as the upgrade that it made of the connection. */
+	if (!key.status && fixed->end != HTTP_SERVER_PANICKED)
+		key.status = fixed->end == HTTP_SERVER_ANSWERED ? 200 : 101;
+	if (fixed->end == HTTP_SERVER_PANICKED)
+		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
+	key.traits[0] = fixed->tls;
+	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
+	key.text = red_text_read(route, &text);
+	red_count(&key, &text, duration_ns, RED_BUCKET_http_server(duration_ns));
+}
 
-	fixed.header.end_ns = bpf_ktime_get_ns();
-	fixed.status = go_read_word(request.response, target->response_status);
-	connection = go_read_word(request.response, target->response_conn);
-	if (end != HTTP_SERVER_ANSWERED && go_read_byte(connection, target->conn_hijacked))
-		end = HTTP_SERVER_HIJACKED;
-	else if (end == HTTP_SERVER_HIJACKED)
-		end = HTTP_SERVER_ANSWERED;
-	if (!(request.context.flags & TRACE_FLAG_SAMPLED)) {
-		if (!sampling_late(target->sampling_late, target->sampling_slow_ns, fixed.header.end_ns - request.start_ns,
-				   fixed.status >= 500 || end == HTTP_SERVER_PANICKED)) {
-			count(slot, COUNTER_sampled_out);
-			return 0;
-		}
-		fixed.header.late = 1;
-	}
-	fixed.header.kind = KIND_http_server;
-	fixed.header.slot = slot;
-	fixed.header.start_ns = request.start_ns;
-	fixed.header.trace_flags = request.context.flags;
-	fixed.header.trace_id[0] = request.context.trace_id[0];
-	fixed.header.trace_id[1] = request.context.trace_id[1];
-	fixed.header.span_id = request.span_id;
-	fixed.header.parent_span_id = request.parent_span_id;
-	fixed.protocol_major = go_read_word(request.request, target->request_proto_major);
-	fixed.protocol_minor = go_read_word(request.request, target->request_proto_minor);
-	fixed.tls = go_read_word(connection, target->conn_tls_state) != 0;
-	fixed.end = end;
-	fixed.panic_type = request.panic_type;
+/* Submits the request's record. */
+static __always_inline void http_server_submit(struct target *target, u32 slot, struct http_server_in_flight *request,
+					       struct http_server_fixed *fixed, struct go_string route)
+{
+	struct go_string method = go_read_string(request->request, target->request_method);
+	struct go_string uri = go_read_string(request->request, target->request_uri);
+	struct go_string host = go_read_string(request->request, target->request_host);
+	struct go_string peer = go_read_string(request->connection, target->conn_remote_addr);
 
-	method = go_read_string(request.request, target->request_method);
-	uri = go_read_string(request.request, target->request_uri);
-	host = go_read_string(request.request, target->request_host);
-	peer = go_read_string(connection, target->conn_remote_addr);
-	route = http_server_route(target, &request);
-
-	if (!request.user_agent.length && !request.tracestate.length && method.length <= 8 && uri.length <= 64 && host.length <= 32 && peer.length <= 24 &&
-	    route.length <= 48) {
+	fixed->header.kind = KIND_http_server;
+	fixed->header.slot = slot;
+	fixed->header.start_ns = request->start_ns;
+	fixed->header.trace_flags = request->context.flags;
+	fixed->header.trace_id[0] = request->context.trace_id[0];
+	fixed->header.trace_id[1] = request->context.trace_id[1];
+	fixed->header.span_id = request->span_id;
+	fixed->header.parent_span_id = request->parent_span_id;
+	if (!request->user_agent.length && !request->tracestate.length && method.length <= 8 && uri.length <= 64 &&
+	    host.length <= 32 && peer.length <= 24 && route.length <= 48) {
 		struct http_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
 		if (!record) {
 			count(slot, COUNTER_ring_full);
-			return 0;
+			return;
 		}
-		record->fixed = fixed;
+		record->fixed = *fixed;
 		COPY(record, method, method, 8);
 		COPY(record, uri, uri, 64);
 		COPY(record, host, host, 32);
@@ -369,18 +292,73 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 
 		if (!record) {
 			count(slot, COUNTER_ring_full);
-			return 0;
+			return;
 		}
-		record->fixed = fixed;
+		record->fixed = *fixed;
 		COPY(record, method, method, 24);
 		COPY(record, uri, uri, 320);
 		COPY(record, host, host, 88);
 		COPY(record, peer, peer, 48);
 		COPY(record, route, route, 152);
-		COPY(record, user_agent, request.user_agent, 136);
-		COPY(record, tracestate, request.tracestate, 176);
+		COPY(record, user_agent, request->user_agent, 136);
+		COPY(record, tracestate, request->tracestate, 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
+}
+
+/* Counts and records a request that has ended; it stays in http_server_inflight. */
+static __always_inline void http_server_finish(struct target *target, u32 slot, struct http_server_in_flight *request,
+					       enum http_server_end end)
+{
+	struct http_server_fixed fixed = {};
+	struct go_string route;
+	u64 duration_ns;
+	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
+
+	fixed.header.end_ns = bpf_ktime_get_ns();
+	duration_ns = fixed.header.end_ns - request->start_ns;
+	fixed.status = go_read_word(request->response, target->response_status);
+	if (end != HTTP_SERVER_ANSWERED && go_read_byte(request->connection, target->conn_hijacked))
+		end = HTTP_SERVER_HIJACKED;
+	else if (end == HTTP_SERVER_HIJACKED)
+		end = HTTP_SERVER_ANSWERED;
+	fixed.end = end;
+	if (!kept) {
+		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
+						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED);
+		if (!fixed.header.late)
+			count(slot, COUNTER_sampled_out);
+		kept = fixed.header.late;
+	}
+	if (!kept && !(target->options & OPTION_red))
+		return;
+	fixed.tls = request->tls != 0;
+	fixed.protocol_major = go_read_word(request->request, target->request_proto_major);
+	fixed.protocol_minor = go_read_word(request->request, target->request_proto_minor);
+	fixed.panic_type = request->panic_type;
+	route = http_server_route(target, request);
+	if (target->options & OPTION_red)
+		http_server_count(slot, request, &fixed, duration_ns, route);
+	if (kept)
+		http_server_submit(target, slot, request, &fixed, route);
+}
+
+static __always_inline int http_server_request_end(struct pt_regs *ctx, enum http_server_end end, int check_response)
+{
+	struct http_server_in_flight *request;
+	struct target *target;
+	struct goroutine_key key;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_server_key(ctx, target, slot);
+	request = http_server_inflight.lookup(&key);
+	if (!request || (check_response && request->response != GO_ARG1(ctx)))
+		return 0;
+	http_server_finish(target, slot, request, end);
+	http_server_inflight.delete(&key);
 	return 0;
 }
 

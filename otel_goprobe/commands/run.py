@@ -89,6 +89,11 @@ class _RunCommand(click.Command):
     help="Where spans go [OTEL_TRACES_EXPORTER; default: otlp].",
 )
 @click.option(
+    "--metrics-exporter",
+    type=click.Choice(["otlp", "console", "none"]),
+    help="Where durations of requests go [OTEL_METRICS_EXPORTER; default: none].",
+)
+@click.option(
     "--endpoint",
     metavar="URL",
     help="OTLP receiver [OTEL_EXPORTER_OTLP_ENDPOINT; default: http://localhost:4318, for grpc :4317].",
@@ -122,6 +127,14 @@ class _RunCommand(click.Command):
     show_default=True,
     metavar="N",
     help="Requests at once, over all processes; more are counted as dropped.",
+)
+@click.option(
+    "--max-series",
+    type=click.IntRange(1, 2**20),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Combinations of attributes of metrics, over all processes; in more the route is _OTHER.",
 )
 @click.option(
     "--ring-size",

@@ -11,10 +11,23 @@ from otel_goprobe.export.encode import Encoded, Encoder
 from otel_goprobe.export.reachability import ProbeResult, probe
 
 if TYPE_CHECKING:
-    from otel_goprobe.config import Config
+    from collections.abc import Sequence
+
+    from otel_goprobe.config import Config, MetricsConfig
+    from otel_goprobe.model import Metric
     from otel_goprobe.telemetry import Telemetry
 
-__all__ = ["Encoded", "Encoder", "NullExporter", "ProbeResult", "SpanExporter", "make_exporter", "probe"]
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "MetricsExporter",
+    "NullExporter",
+    "ProbeResult",
+    "SpanExporter",
+    "make_exporter",
+    "make_metrics_exporter",
+    "probe",
+]
 
 
 class SpanExporter(Protocol):
@@ -54,6 +67,29 @@ class NullExporter:
     def close(self, timeout_s: float) -> bool:  # noqa: ARG002 - the protocol's
         """Nothing is ever left."""
         return True
+
+
+class MetricsExporter(Protocol):
+    """Takes collected metrics."""
+
+    def submit(self, metrics: Sequence[Metric], now_unix_ns: int) -> None:
+        """Take them without waiting."""
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver what is left, within `timeout_s`."""
+
+
+def make_metrics_exporter(config: MetricsConfig) -> MetricsExporter | None:
+    """Make the exporter that `config` asks for; None for none.
+
+    Raises:
+        UsageError: endpoint, headers, certificate or key can't be used.
+    """
+    if config.exporter == "none":
+        return None
+    from otel_goprobe.export.metrics import ConsoleMetrics, OtlpMetrics  # noqa: PLC0415 - imports protobuf
+
+    return OtlpMetrics(config.otlp, config.timeout_s) if config.otlp else ConsoleMetrics()
 
 
 def make_exporter(config: Config, telemetry: Telemetry) -> SpanExporter:

@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import UsageError
@@ -28,10 +29,24 @@ _FIRST_BACKOFF_S = 1.0
 _MAX_BACKOFF_S = 5.0
 """Our choice; the specification asks for exponential back-off with jitter and names no numbers."""
 
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What is sent."""
+
+    name: str
+    """In messages."""
+    grpc_method: str
+
+
+TRACES = Telemetry("spans", "/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+METRICS = Telemetry("metrics", "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+"""Full names of the methods: opentelemetry-proto v1, collector/{trace,metrics}/v1/*_service.proto."""
+
 _NO_TIME = Answer(Fault.TIMEOUT, "no time left")
 
 
-def connect(config: OtlpConfig) -> Transport:
+def connect(config: OtlpConfig, telemetry: Telemetry = TRACES) -> Transport:
     """Make the transport that the protocol asks for; nothing is sent yet.
 
     Raises:
@@ -46,7 +61,7 @@ def connect(config: OtlpConfig) -> Transport:
     if config.protocol == "grpc":
         from otel_goprobe.export.transport_grpc import GrpcTransport  # noqa: PLC0415 - 20 MB, only when chosen
 
-        return GrpcTransport(config)
+        return GrpcTransport(config, telemetry.grpc_method)
     from otel_goprobe.export.transport_http import HttpTransport  # noqa: PLC0415 - ssl isn't wanted for gRPC
 
     return HttpTransport(config)
@@ -61,13 +76,19 @@ class OtlpSink:
         config: where to and how; ``timeout_s`` bounds one attempt.
         export_timeout_s: bounds a batch, with all its attempts and the waits between them.
         first_backoff_s: wait after the first failed attempt; it doubles with each, up to 5 s, ±20 %.
+        telemetry: what the batches hold; those of metrics count no spans.
     """
 
     def __init__(
-        self, config: OtlpConfig, export_timeout_s: float = 30.0, first_backoff_s: float = _FIRST_BACKOFF_S
+        self,
+        config: OtlpConfig,
+        export_timeout_s: float = 30.0,
+        first_backoff_s: float = _FIRST_BACKOFF_S,
+        telemetry: Telemetry = TRACES,
     ) -> None:
         self._config = config
-        self._transport = connect(config)
+        self._what = telemetry.name
+        self._transport = connect(config, telemetry)
         self._export_timeout_s = export_timeout_s
         self._first_backoff_s = first_backoff_s
         self._hastened = threading.Event()
@@ -142,10 +163,10 @@ class OtlpSink:
         if answer.message and not self._message_said:
             self._message_said = True
             _log.warning(
-                "the collector at %s rejected %d of %d spans: %s",
+                "the collector at %s rejected %d %s of a batch: %s",
                 self._config.endpoint,
-                rejected,
-                batch.spans,
+                answer.rejected,
+                self._what,
                 answer.message,
             )
         return Outcome(batch.spans - rejected, {"rejected_by_collector": rejected})
@@ -158,13 +179,15 @@ class OtlpSink:
         endpoint = self._config.endpoint
         if not self._config.configured and answer.fault is Fault.REFUSED:
             _log.warning(
-                "no collector at %s: spans are dropped; try --exporter console or set OTEL_EXPORTER_OTLP_ENDPOINT",
+                "no collector at %s: %s are dropped; try --exporter console or set OTEL_EXPORTER_OTLP_ENDPOINT",
                 endpoint,
+                self._what,
             )
             return
         _log.warning(
-            "the collector at %s doesn't take spans (%s): %s; %s",
+            "the collector at %s doesn't take %s (%s): %s; %s",
             endpoint,
+            self._what,
             answer,
             f"each batch is tried for {self._export_timeout_s:g} s, then dropped"
             if answer.retryable
@@ -175,4 +198,4 @@ class OtlpSink:
     def _say_taken(self) -> None:
         if self._said:
             self._said.clear()
-            _log.info("the collector at %s takes spans again", self._config.endpoint)
+            _log.info("the collector at %s takes %s again", self._config.endpoint, self._what)

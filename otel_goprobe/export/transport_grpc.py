@@ -21,8 +21,6 @@ from otel_goprobe.export.transport_http import USER_AGENT
 if TYPE_CHECKING:
     from otel_goprobe.config import OtlpConfig
 
-_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-
 _RETRYABLE = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -67,7 +65,7 @@ that changes costs a precise word in a message, nothing more."""
 
 
 class GrpcTransport:
-    """One channel to ``config.endpoint``.
+    """One channel to ``config.endpoint``, for one method, such as `otlp.TRACES`'s.
 
     TLS as OTEL_EXPORTER_OTLP_INSECURE's definition wants it: ``https`` always, ``http`` never, without a scheme unless
     ``insecure``.
@@ -76,7 +74,7 @@ class GrpcTransport:
         UsageError: a certificate or key can't be read, or the endpoint names no host.
     """
 
-    def __init__(self, config: OtlpConfig) -> None:
+    def __init__(self, config: OtlpConfig, method: str) -> None:
         url = urlsplit(config.endpoint)
         has_authority = url.scheme in ("http", "https")
         address = url.netloc if has_authority else config.endpoint
@@ -92,13 +90,13 @@ class GrpcTransport:
             if plain
             else grpc.secure_channel(address, _credentials(config), options, compression)
         )
-        self._export = self._channel.unary_unary(_METHOD)
+        self._export = self._channel.unary_unary(method)
         self._metadata = tuple((key.lower(), value) for key, value in config.headers)
         self._call: Any = None
         self._aborted = False
 
     def send(self, request: bytes, timeout_s: float) -> Answer:
-        """Call ``TraceService/Export``."""
+        """Call the service's ``Export``."""
         if self._aborted:
             return Answer(Fault.LOST, "cut off")
         self._call = self._export.future(request, timeout=timeout_s, metadata=self._metadata)

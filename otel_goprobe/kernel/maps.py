@@ -77,8 +77,12 @@ class Map:
     def keys(self) -> list[bytes]:
         """Every key of a moment, in one system call; a walk key by key would begin anew where one is deleted."""
         size = self.spec.key_size
-        keys, _ = syscalls.map_lookup_batch(self.descriptor, size, self.value_bytes, self.spec.max_entries)
+        keys, _ = self.items()
         return [keys[at : at + size] for at in range(0, len(keys), size)]
+
+    def items(self) -> tuple[bytes, bytes]:
+        """Every key of a hash at a moment and its value, each one behind the other, in one system call."""
+        return syscalls.map_lookup_batch(self.descriptor, self.spec.key_size, self.value_bytes, self.spec.max_entries)
 
     def sums(self, first: int = 0, count: int | None = None) -> npt.NDArray[np.uint64]:
         """Rows of a per-CPU array of ``u64``, added up over the CPUs, in one system call.

@@ -21,14 +21,18 @@ from otel_goprobe.errors import BinaryError
 from otel_goprobe.gobinary import ALL_ARGUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import Function, GoBinary
-    from otel_goprobe.model import Site, SpanColumns
+    from otel_goprobe.model import AttributeValue, Site, SpanColumns
     from otel_goprobe.spans import Clock
+
+
+TEXT_OTHER = 2**64 - 1
+"""RED_TEXT_OTHER of bpf/include/red.h."""
 
 
 class UnplaceableError(BinaryError):
@@ -200,6 +204,24 @@ class Conversion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Duration:
+    """The histogram of a library's spans, made in the kernel (bpf/include/red.h), and how many are running."""
+
+    name: str
+    description: str
+    bounds_s: tuple[float, ...]
+    """Inclusive upper bounds of all buckets but the last, in seconds, ascending."""
+    attributes: Callable[[npt.NDArray[np.void], Mapping[int, bytes], Conversion], list[dict[str, AttributeValue]]]
+    """What each ``struct red_key`` says, given the texts by their ids."""
+    active_name: str
+    active_unit: str
+    """UCUM: ``{request}``."""
+    active_description: str
+    active_attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]]
+    """What each ``struct <stem>_in_flight`` says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Library:
     """One instrumented Go package."""
 
@@ -211,7 +233,12 @@ class Library:
     records: tuple[str, ...]
     """C structs that its programs submit."""
     columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns]
+    duration: Duration
     options: tuple[str, ...] = ()
     """Flags of the run that its C code asks for as ``OPTION_<name>``."""
     counters: tuple[str, ...] = ()
     """Counters of its own, ``COUNTER_<name>``, that are no drops."""
+    headers: tuple[str, ...] = ()
+    """Files beside its C source that come before it."""
+    macros: tuple[tuple[str, str], ...] = ()
+    """What its C code needs to know of this declaration."""

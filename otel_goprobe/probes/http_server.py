@@ -22,13 +22,16 @@ from opentelemetry.semconv.attributes import (
     url_attributes,
     user_agent_attributes,
 )
+from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
+    TEXT_OTHER,
     AfterCalls,
     AtReturns,
     AtStart,
     Conversion,
+    Duration,
     Field,
     Hook,
     Itab,
@@ -39,9 +42,12 @@ from otel_goprobe.probes.base import (
 from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import GoBinary
+    from otel_goprobe.model import AttributeValue
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 """Known to the conventions (HTTP spans, http.request.method: RFC 9110, RFC 5789, httpbis-safe-method-w-body)."""
@@ -53,6 +59,9 @@ SECRET_QUERY_KEYS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Sig
 """Values of these are redacted; the list of the conventions for url.query (URL attributes registry)."""
 
 _WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]{0,5})", re.DOTALL)
+
+GOEXIT = 1
+"""HTTP_SERVER_GOEXIT of the C source."""
 
 ANSWERED, HIJACKED, PANICKED = range(3)
 """As `enum http_server_end` has them."""
@@ -225,6 +234,42 @@ def _error_types(
     return Strings(codes, tuple(table))
 
 
+def _series_attributes(
+    keys: npt.NDArray[np.void], texts: Mapping[int, bytes], conversion: Conversion
+) -> list[dict[str, AttributeValue]]:
+    """Return the attributes of http.server.request.duration (HTTP metrics conventions), one mapping a ``red_key``."""
+    found = []
+    for key in keys:
+        status, error, version = int(key["status"]), int(key["error"]), int(key["traits"][1])
+        attributes: dict[str, AttributeValue] = _method_and_scheme(key["word"], key["traits"][0])
+        attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = f"{version >> 4}.{version & 15}"
+        if status:
+            attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
+        if error == GOEXIT:
+            attributes[error_attributes.ERROR_TYPE] = "runtime.Goexit"
+        elif error:
+            attributes[error_attributes.ERROR_TYPE] = conversion.type_name(int(key["slot"]), error)
+        elif status >= 500:
+            attributes[error_attributes.ERROR_TYPE] = str(status)
+        route = "_OTHER" if key["text"] == TEXT_OTHER else route_of(texts.get(int(key["text"]), b""))
+        if route:
+            attributes[http_attributes.HTTP_ROUTE] = route
+        found.append(attributes)
+    return found
+
+
+def _active_attributes(in_flight: npt.NDArray[np.void]) -> list[dict[str, AttributeValue]]:
+    return [_method_and_scheme(request["method"], request["tls"]) for request in in_flight]
+
+
+def _method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeValue]:
+    method = int(word).to_bytes(8, "little").rstrip(b"\0")
+    return {
+        http_attributes.HTTP_REQUEST_METHOD: _text(method) or "_OTHER",
+        url_attributes.URL_SCHEME: "https" if tls else "http",
+    }
+
+
 def _has_mux(binary: GoBinary) -> bool:
     return bool(binary.functions([f"{_MUX}.ServeHTTP"]))
 
@@ -305,6 +350,23 @@ LIBRARY = Library(
     ),
     records=("http_server_record_256", "http_server_record_1024"),
     columns=columns,
+    duration=Duration(
+        name=HTTP_SERVER_REQUEST_DURATION,
+        description="Duration of HTTP server requests.",
+        bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+        attributes=_series_attributes,
+        active_name="http.server.active_requests",
+        active_unit="{request}",
+        active_description="Number of active HTTP server requests.",
+        active_attributes=_active_attributes,
+    ),
+    macros=(
+        (
+            "HTTP_SERVER_KNOWN_METHOD(word)",
+            " || ".join(f"(word) == {int.from_bytes(method.encode(), 'little'):#x}ULL" for method in sorted(METHODS)),
+        ),
+    ),
     options=("tracecontext", "user_agent", "url_query"),
     counters=("http2_requests", "tracestate_dropped"),
+    headers=("http_server.h",),
 )

@@ -22,6 +22,10 @@ MAX_SLOTS = 1024
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
+OBSERVATIONS = ("metric_overflow",)
+"""Counters of every library that count no spans."""
+MAX_SERIES = 4096
+"""Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
 SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
 SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
@@ -50,13 +54,13 @@ def counters() -> tuple[str, ...]:
 
 def observations() -> tuple[str, ...]:
     """Return the names of the libraries' own counters, which are no drops."""
-    return tuple(name for library in libraries() for name in library.counters)
+    return (*OBSERVATIONS, *(name for library in libraries() for name in library.counters))
 
 
 @functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
-    return tuple(dict.fromkeys(name for library in libraries() for name in library.options))
+    return tuple(dict.fromkeys(("red", *(name for library in libraries() for name in library.options))))
 
 
 @functools.cache
@@ -88,6 +92,10 @@ def header() -> str:
         *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
         *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
+        f"#define RED_MAX_SERIES {MAX_SERIES}",
+        f"#define RED_BUCKETS {max(len(library.duration.bounds_s) for library in libraries()) + 1}",
+        *(_bucket_macro(library) for library in libraries()),
+        *(f"#define {name} ({value})" for library in libraries() for name, value in library.macros),
         "struct target {",
         *(f"\t{kind} {name};" for name, kind in members),
         *([f"\tu16 padding[{-shorts % 4}];"] if shorts % 4 else []),
@@ -96,13 +104,18 @@ def header() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _bucket_macro(library: Library) -> str:
+    """Return the index of the bucket that a duration falls into: OTLP's bounds are inclusive upper ones."""
+    terms = " + ".join(f"((ns) > {round(bound * 1e9)}ULL)" for bound in library.duration.bounds_s)
+    return f"#define RED_BUCKET_{library.stem}(ns) ({terms})"
+
+
 def unit(sources: Path) -> Unit:
     """Return the unit of all uprobe programs.
 
     Args:
         sources: the folder ``bpf/`` of this installation.
     """
-    stems = [library.stem for library in libraries()]
     programs = {way.program for library in libraries() for hook in library.hooks for way in hook.ways}
     return Unit(
         name="core",
@@ -112,8 +125,10 @@ def unit(sources: Path) -> Unit:
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/red.h",
             sources / "process.bpf.c",
-            *(sources / "probes" / f"{stem}.bpf.c" for stem in stems),
+            *(sources / "probes" / name for library in libraries() for name in library.headers),
+            *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
         ),
         programs=(
             *(UnitProgram(name) for name in sorted(programs)),
@@ -125,6 +140,9 @@ def unit(sources: Path) -> Unit:
             "process_event",
             "span_header",
             "goroutine_key",
+            "red_key",
+            "red_series",
+            *(f"{library.stem}_in_flight" for library in libraries()),
             *(record for library in libraries() for record in library.records),
         ),
     )

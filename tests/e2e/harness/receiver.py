@@ -12,6 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 import grpc  # type: ignore[import-untyped] # it has no annotations
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -158,6 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         receiver.asked += 1
         receiver.go_on.wait()
+        if self.path == receiver.metrics_path:
+            receiver.keep_metrics(ExportMetricsServiceRequest.FromString(body))
+            self.answer(receiver.status, ExportMetricsServiceResponse().SerializeToString())
+            return
         status = receiver.status if self.path == receiver.path else 404
         answer = b""
         if status == 200:
@@ -172,6 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
                 response.partial_success.rejected_spans = receiver.rejects
                 response.partial_success.error_message = "not these"
             answer = response.SerializeToString()
+        self.answer(status, answer)
+
+    def answer(self, status: int, answer: bytes) -> None:
+        """Send an answer."""
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(answer)))
@@ -196,12 +208,14 @@ class Receiver(_Store):
     """
 
     path = "/v1/traces"
+    metrics_path = "/v1/metrics"
 
     def __init__(self, port: int = 0) -> None:
         super().__init__()
         self.status = 200
         self.rejects = 0
         self.asked = 0
+        self.metrics: list[ExportMetricsServiceRequest] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -217,6 +231,22 @@ class Receiver(_Store):
     def environment(self) -> dict[str, str]:
         """What points the agent here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}"}
+
+    def keep_metrics(self, request: ExportMetricsServiceRequest) -> None:
+        """Take an export of metrics."""
+        with self._changed:
+            self.metrics.append(request)
+            self._changed.notify_all()
+
+    def wait_metrics(self, count: int, timeout_s: float = 20.0) -> None:
+        """Wait for at least `count` exports of metrics.
+
+        Raises:
+            TimeoutError: fewer came.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.metrics) >= count, timeout_s):
+                raise TimeoutError(f"{len(self.metrics)} of {count} exports of metrics came within {timeout_s} s")
 
     def close(self) -> None:
         """Stop listening."""
