@@ -52,8 +52,9 @@ class Ring:
         page = mmap.PAGESIZE
         try:
             self._consumer_page = mmap.mmap(ring.descriptor, page, mmap.MAP_SHARED)
+            # Of the data's second copy a page is enough for the record that lies across the end.
             self._producer_pages = mmap.mmap(
-                ring.descriptor, page + 2 * self.size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+                ring.descriptor, page + self.size + page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
             )
         except OSError as error:
             raise refusal(error, f"mapping the ring buffer {ring.spec.name}", BPF) from error
@@ -82,10 +83,19 @@ class Ring:
         Raises:
             KernelError: a record of another size is in the ring.
         """
+        records = self._up_to_the_end(limit)
+        if (int(self._consumer[0]) & (self.size - 1)) >= self._entry.itemsize or len(records) == limit:
+            return records
+        return np.concatenate([records, self._up_to_the_end(limit - len(records))])
+
+    def _up_to_the_end(self, limit: int) -> npt.NDArray[Any]:
+        """Return the next records, the last of them at most that which lies across the end of the ring."""
         while True:
             position = int(self._consumer[0])
-            count = min((int(self._producer[0]) - position) // self._entry.itemsize, limit)
-            entries = np.frombuffer(self._data, self._entry, count, position & (self.size - 1)) if count > 0 else None
+            place = position & (self.size - 1)
+            up_to_the_end = -(-(self.size - place) // self._entry.itemsize)
+            count = min((int(self._producer[0]) - position) // self._entry.itemsize, limit, up_to_the_end)
+            entries = np.frombuffer(self._data, self._entry, count, place) if count > 0 else None
             if entries is None:
                 return np.zeros(0, self.dtype)
             # One snapshot of the live headers, never read again: what is BUSY at one look may not be at the next.
