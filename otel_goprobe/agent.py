@@ -28,6 +28,7 @@ from otel_goprobe.instrumented import Targets
 from otel_goprobe.model import Strings
 from otel_goprobe.spans import Clock, matching, take
 from otel_goprobe.telemetry import Telemetry
+from otel_goprobe.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,12 +100,15 @@ class Agent:
         )
         self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
         self.metrics_exporter: export.MetricsExporter | None = None
-        self.targets = Targets(self.program, config, self.telemetry, self.durations)
+        self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
+        wire = None
+        if config.wire:
+            wire = stack.enter_context(Wire(self.program, config.cache_dir, sees_kernel_pids=self.sees_kernel_pids))
+        self.targets = Targets(self.program, config, self.telemetry, self.durations, wire)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
-        self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.encoder = export.Encoder(
             config.batch.max_batch_spans, attribute_value_length_limit=config.attribute_value_length_limit
         )

@@ -34,6 +34,7 @@ __all__ = [
     "MetricsConfig",
     "MetricsExporter",
     "OtlpConfig",
+    "Propagation",
     "Protocol",
     "Sampler",
     "Sampling",
@@ -49,6 +50,8 @@ __all__ = [
 
 Exporter = Literal["otlp", "console", "none"]
 MetricsExporter = Literal["otlp", "console", "none"]
+Propagation = Literal["none", "read", "local", "wire", "write"]
+"""How trace context gets from service to service; each includes those before it."""
 LogLevel = Literal["none", "error", "warn", "info", "debug"]
 
 SYSTEM_CACHE: Final = Path("/var/cache/otel-goprobe")
@@ -99,6 +102,7 @@ class Config:
     user_agent: bool = False
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
+    propagation: Propagation = "local"
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -131,6 +135,11 @@ class Config:
     """What was ignored in the environment, a sentence each."""
 
     @property
+    def wire(self) -> bool:
+        """Whether requests to other hosts get a header as they are sent."""
+        return self.propagation in {"wire", "write"}
+
+    @property
     def red(self) -> bool:
         """Whether the kernel adds up durations."""
         return self.metrics.exporter != "none"
@@ -156,6 +165,7 @@ class Flags:
     json_lines: bool = False
     url_query: bool = False
     user_agent: bool = False
+    propagation: Propagation = "local"
     sample: tuple[str, ...] = ()
     """``RATIO`` or ``SERVICE=RATIO``."""
     always_sample: str = ""
@@ -212,6 +222,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         url_query=flags.url_query,
         user_agent=flags.user_agent,
         tracecontext="tracecontext" in environment.propagators(),
+        propagation=flags.propagation,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

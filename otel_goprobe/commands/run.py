@@ -118,6 +118,13 @@ class _RunCommand(click.Command):
     metavar="RULES",
     help="Keep spans that were not sampled if they turn out so: errors, slower=500ms, or both with a comma.",
 )
+@click.option(
+    "--propagation",
+    type=click.Choice(["none", "read", "local", "wire", "write"]),
+    default="local",
+    show_default=True,
+    help="How trace context gets from service to service; each includes those before it.",
+)
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
 @click.option(

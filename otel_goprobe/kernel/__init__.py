@@ -8,6 +8,7 @@ from otel_goprobe.kernel.features import Feature, probe_features
 from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
+from otel_goprobe.kernel.sockets import Sockets
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -18,6 +19,7 @@ __all__ = [
     "Map",
     "Program",
     "Ring",
+    "Sockets",
     "attach",
     "attach_tracepoints",
     "bpf_folder",

@@ -31,6 +31,14 @@ _PROBE_READ_USER = 112
 
 _PSEUDO_MAP_FD = 1
 
+_KINDS: dict[model.ProgramKind, tuple[int, int]] = {
+    "uprobe": (syscalls.PROG_KPROBE, 0),
+    "raw_tracepoint": (syscalls.PROG_RAW_TRACEPOINT, 0),
+    "sock_ops": (syscalls.PROG_SOCK_OPS, syscalls.ATTACH_CGROUP_SOCK_OPS),
+    "sk_msg": (syscalls.PROG_SK_MSG, syscalls.ATTACH_SK_MSG_VERDICT),
+}
+"""Type of a program and its expected attach type."""
+
 
 @dataclass(slots=True)
 class Program:
@@ -154,11 +162,12 @@ def _load_all(
     try:
         for program in unit.programs:
             is_uprobe = program.kind == "uprobe"
+            kind, attach_type = _KINDS[program.kind]
             descriptors[program.name] = syscalls.prog_load(
                 _patched(bytecode[program.name], maps, may_sleep=is_uprobe and sleepable),
-                syscalls.PROG_KPROBE if is_uprobe else syscalls.PROG_RAW_TRACEPOINT,
+                kind,
                 name=program.name,
-                attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and way == "uprobe_multi" else 0,
+                attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and way == "uprobe_multi" else attach_type,
                 flags=syscalls.PROG_SLEEPABLE if is_uprobe and sleepable else 0,
             )
     except BaseException:

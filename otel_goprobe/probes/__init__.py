@@ -1,6 +1,16 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
-from otel_goprobe.probes.registry import DROPS, MAX_SLOTS, counters, kinds, libraries, observations, options, unit
+from otel_goprobe.probes.registry import (
+    DROPS,
+    MAX_SLOTS,
+    counters,
+    kinds,
+    libraries,
+    observations,
+    options,
+    unit,
+    wire_unit,
+)
 from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
 
 __all__ = [
@@ -16,4 +26,5 @@ __all__ = [
     "plan_of",
     "select",
     "unit",
+    "wire_unit",
 ]

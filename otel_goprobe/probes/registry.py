@@ -22,7 +22,19 @@ MAX_SLOTS = 1024
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
-OBSERVATIONS = ("metric_overflow",)
+WIRE_COUNTERS = (
+    "wire_injected",
+    "wire_own_header",
+    "wire_tls",
+    "wire_unseen_socket",
+    "wire_sockets_full",
+    "wire_long_line",
+    "wire_no_head",
+    "wire_failed",
+)
+"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c), and sockets
+that found no room."""
+OBSERVATIONS = ("metric_overflow", *WIRE_COUNTERS)
 """Counters of every library that count no spans."""
 MAX_SERIES = 4096
 """Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
@@ -60,7 +72,7 @@ def observations() -> tuple[str, ...]:
 @functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
-    return tuple(dict.fromkeys(("red", *(name for library in libraries() for name in library.options))))
+    return tuple(dict.fromkeys(("red", "wire", *(name for library in libraries() for name in library.options))))
 
 
 @functools.cache
@@ -126,6 +138,7 @@ def unit(sources: Path) -> Unit:
             sources / "include/go.h",
             sources / "include/span.h",
             sources / "include/red.h",
+            sources / "include/wire.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
             *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
@@ -145,4 +158,26 @@ def unit(sources: Path) -> Unit:
             *(f"{library.stem}_in_flight" for library in libraries()),
             *(record for library in libraries() for record in library.records),
         ),
+    )
+
+
+def wire_unit(sources: Path) -> Unit:
+    """Return the unit of the programs that insert headers into what sockets send; its maps are the core's but for one.
+
+    Args:
+        sources: as for `unit`.
+    """
+    return Unit(
+        name="wire",
+        # Of the headers it shares with the core it uses a part.
+        header=f'#pragma clang diagnostic ignored "-Wunused-function"\n{header()}',
+        sources=(
+            sources / "include/trace.h",
+            sources / "include/go.h",
+            sources / "include/span.h",
+            sources / "include/wire.h",
+            sources / "wire.bpf.c",
+        ),
+        programs=(UnitProgram("wire_connection", "sock_ops"), UnitProgram("wire_message", "sk_msg")),
+        structs=(),
     )
