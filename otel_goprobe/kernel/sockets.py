@@ -1,7 +1,7 @@
 """The unit `wire` and a process -> its client sockets in the sockhash, those it has and those it will have.
 
-otel_goprobe/wire.py makes one `Sockets` an agent; `features` tries what it needs. All of it is held by links and maps of
-this process, so that it goes with the agent however that ends. Numbers: include/uapi/linux/{bpf,mount}.h, 6.18.
+otel_goprobe/wire.py makes one `Sockets` an agent; `features` tries what it needs. All of it is held by links and maps
+of this process, so that it goes with the agent however that ends. Numbers: include/uapi/linux/{bpf,mount}.h, 6.18.
 """
 
 from __future__ import annotations
