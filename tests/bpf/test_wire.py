@@ -40,7 +40,7 @@ FAMILIES = ("4", "6")
 class Exchange:
     """A connection of this process in one namespace to a listener in the other, which keeps all that arrives."""
 
-    def __init__(self, hosts: Hosts, family: str = "4", *, nodelay: bool = True) -> None:
+    def __init__(self, hosts: Hosts, family: str = "4") -> None:
         far, kind = (hosts.FAR_IPV4, socket.AF_INET) if family == "4" else (hosts.FAR_IPV6, socket.AF_INET6)
         self._listener = inside(
             hosts.far,
@@ -48,8 +48,8 @@ class Exchange:
         )
         port = self._listener.getsockname()[1]
         self.client = inside(hosts.near, lambda: socket.create_connection((far, port), 10))
-        if nodelay:
-            self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.client.settimeout(None)  # blocking: sendfile(2) is called on it
+        self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accepted, _ = self._listener.accept()
         self._accepted.settimeout(10)
         self.tuple = tuple_of(self.client.getsockname()[:2], self.client.getpeername()[:2])
