@@ -5,7 +5,7 @@
  */
 
 /* A TCP connection as its client sees it. Addresses in network order, IPv4 ones mapped (::ffff:a.b.c.d); ports in host
- * order. otel_goprobe/kernel/sockets.py packs the same. */
+ * order. otel_goprobe/kernel/sockhash.py packs the same. */
 struct wire_tuple {
 	u32 local_ip[4];
 	u32 remote_ip[4];

@@ -8,7 +8,7 @@ from otel_goprobe.kernel.features import Feature, probe_features
 from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
-from otel_goprobe.kernel.sockets import Sockets
+from otel_goprobe.kernel.sockhash import Sockets
 
 __all__ = [
     "REQUIRED_CAPABILITIES",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otel_goprobe.errors import KernelError
-from otel_goprobe.kernel import capabilities, links, sockets, syscalls
+from otel_goprobe.kernel import capabilities, links, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,10 +130,10 @@ def _try_wire() -> None:
                 _RETURN_1, syscalls.PROG_SOCK_OPS, name="probe_sock_ops", attach_type=syscalls.ATTACH_CGROUP_SOCK_OPS
             )
         )
-        link = sockets.attach_sk_msg(message, sockhash)
+        link = sockhash.attach_sk_msg(message, sockhash)
         if link is not None:
             held(link)
-        held(sockets.sock_ops_link(connection, held(sockets.open_cgroup(os.getpid()))))
+        held(sockhash.sock_ops_link(connection, held(sockhash.open_cgroup(os.getpid()))))
 
 
 def _uprobes() -> tuple[Feature, Feature]:

@@ -21,8 +21,8 @@ import pytest
 from networks import Hosts, inside
 
 from otel_goprobe import kernel, probes
-from otel_goprobe.kernel import sockets, syscalls
-from otel_goprobe.kernel.sockets import tuple_of
+from otel_goprobe.kernel import sockhash, syscalls
+from otel_goprobe.kernel.sockhash import tuple_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -365,13 +365,13 @@ def test_trap_arming_before_membership(cache_dir: Path, hosts: Hosts, remedy: bo
 
 HOLDER = """
 import os, signal, struct, sys
-from otel_goprobe.kernel import sockets, syscalls
+from otel_goprobe.kernel import sockhash, syscalls
 program = syscalls.prog_load(
     struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0), syscalls.PROG_SOCK_OPS, name="trap",
     attach_type=syscalls.ATTACH_CGROUP_SOCK_OPS)
-cgroup = sockets.open_cgroup(os.getpid())
+cgroup = sockhash.open_cgroup(os.getpid())
 if sys.argv[1] == "link":
-    link = sockets.sock_ops_link(program, cgroup)
+    link = sockhash.sock_ops_link(program, cgroup)
 else:
     allow_multi = 2
     syscalls.bpf(8, struct.pack("<IIII", cgroup, program, syscalls.ATTACH_CGROUP_SOCK_OPS, allow_multi))
@@ -393,7 +393,7 @@ def attached_to(cgroup: int) -> set[int]:
 @pytest.mark.parametrize("way", ["link", "legacy"])
 def test_trap_attachment_outlives_its_process(way: str) -> None:
     """A link goes with a process that is killed; a legacy attachment, which nothing here uses, stays."""
-    cgroup = sockets.open_cgroup(os.getpid())
+    cgroup = sockhash.open_cgroup(os.getpid())
     with subprocess.Popen([sys.executable, "-c", HOLDER, way], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
         program = int(holder.stdout.readline())
@@ -465,15 +465,15 @@ def test_killed_under_load(cache_dir: Path, hosts: Hosts) -> None:
 
 FIND_CGROUP = """
 import os, sys
-from otel_goprobe.kernel import sockets
-status = os.fstat(sockets.open_cgroup(int(sys.argv[1])))
+from otel_goprobe.kernel import sockhash
+status = os.fstat(sockhash.open_cgroup(int(sys.argv[1])))
 print(status.st_dev, status.st_ino)
 """
 
 
 def test_a_cgroup_is_found_without_a_mount_in_sight() -> None:
     """In mount and cgroup namespaces of its own, from which every mount of cgroups has been removed."""
-    cgroup = sockets.open_cgroup(os.getpid())
+    cgroup = sockhash.open_cgroup(os.getpid())
     expected = os.fstat(cgroup)
     os.close(cgroup)
     script = f'umount -R -l /sys/fs/cgroup; exec {sys.executable} -c "$0" {os.getpid()}'
@@ -481,6 +481,6 @@ def test_a_cgroup_is_found_without_a_mount_in_sight() -> None:
         ["unshare", "--mount", "--cgroup", "sh", "-c", script, FIND_CGROUP], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(expected.st_dev), str(expected.st_ino)]
-    other_way = sockets._in_cgroup_namespace(os.getpid())
+    other_way = sockhash._in_cgroup_namespace(os.getpid())
     assert os.fstat(other_way).st_ino == expected.st_ino
     os.close(other_way)
