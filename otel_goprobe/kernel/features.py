@@ -119,7 +119,7 @@ def _try_wire() -> None:
             stack.callback(os.close, descriptor)
             return descriptor
 
-        sockhash = held(syscalls.map_create(syscalls.MAP_SOCKHASH, 4, 4, 1, name="probe_sockhash"))
+        held_sockets = held(syscalls.map_create(syscalls.MAP_SOCKHASH, 4, 4, 1, name="probe_sockhash"))
         message = held(
             syscalls.prog_load(
                 _RETURN_1, syscalls.PROG_SK_MSG, name="probe_sk_msg", attach_type=syscalls.ATTACH_SK_MSG_VERDICT
@@ -130,7 +130,7 @@ def _try_wire() -> None:
                 _RETURN_1, syscalls.PROG_SOCK_OPS, name="probe_sock_ops", attach_type=syscalls.ATTACH_CGROUP_SOCK_OPS
             )
         )
-        link = sockhash.attach_sk_msg(message, sockhash)
+        link = sockhash.attach_sk_msg(message, held_sockets)
         if link is not None:
             held(link)
         held(sockhash.sock_ops_link(connection, held(sockhash.open_cgroup(os.getpid()))))

@@ -176,7 +176,7 @@ def counts(outcome: Outcome) -> dict[str, int]:
 
 @pytest.mark.parametrize("family", ["4", "6"])
 def test_every_request_arrives_with_one_header(exe: Path, hosts: Hosts, family: str) -> None:
-    """Of each kind and size, byte by byte; not where the application sends its own, nor in what net/http doesn't send."""
+    """Of each kind and size, byte by byte; not where the application has one already, nor beside net/http."""
     listen = f"{hosts.FAR_IPV4}:0" if family == "4" else f"[{hosts.FAR_IPV6}]:0"
     with (
         Program(exe, hosts.far, "server", listen) as server,
