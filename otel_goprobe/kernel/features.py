@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otel_goprobe.errors import KernelError
-from otel_goprobe.kernel import capabilities, links, syscalls
+from otel_goprobe.kernel import capabilities, links, sockhash, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
