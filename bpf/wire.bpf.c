@@ -4,9 +4,7 @@
  * of watched processes to other hosts are put into a sockhash as they connect, and its program sees what they send.
  */
 
-BPF_SOCKHASH(wire_sockhash, struct wire_tuple, WIRE_MAX_SOCKETS);
-
-#define AF_INET 2 /* include/linux/socket.h */
+BPF_SOCKHASH(wire_sockhash, struct tcp_tuple, WIRE_MAX_SOCKETS);
 
 /* Fields of a context may only be read at constant offsets from it; clang makes one load of those in two branches. */
 #define READ_FIELD(context, field) (*(volatile u32 *)&(context)->field)
@@ -28,7 +26,7 @@ BPF_SOCKHASH(wire_sockhash, struct wire_tuple, WIRE_MAX_SOCKETS);
 		if (family == AF_INET) {                                                                                  \
 			(tuple).local_ip[0] = (tuple).local_ip[1] = 0;                                                    \
 			(tuple).remote_ip[0] = (tuple).remote_ip[1] = 0;                                                  \
-			(tuple).local_ip[2] = (tuple).remote_ip[2] = WIRE_IPV4_PREFIX;                                    \
+			(tuple).local_ip[2] = (tuple).remote_ip[2] = IPV4_PREFIX;                                    \
 			(tuple).local_ip[3] = local_ip4;                                                                  \
 			(tuple).remote_ip[3] = remote_ip4;                                                                \
 		}                                                                                                         \
@@ -37,18 +35,28 @@ BPF_SOCKHASH(wire_sockhash, struct wire_tuple, WIRE_MAX_SOCKETS);
 		(tuple).reserved = 0;                                                                                     \
 	} while (0)
 
+/* The kernel's number of the current process. bpf_get_current_pid_tgid is for sock_ops from Linux 6.10 on. */
+static __always_inline u32 wire_current_tgid(void)
+{
+	struct socket_layout *layout;
+	u32 zero = 0;
+
+	layout = socket_layout.lookup(&zero);
+	return layout && layout->task_tgid ? kernel_word(bpf_get_current_task(), layout->task_tgid) : 0;
+}
+
 /* For the sockets of one cgroup: connecting (current is the process that connects), connected (current may be anyone), and
  * closed. Returns 1 always: with 0 the answers of other programs in the cgroup would be thrown away (tcp_call_bpf). */
 int wire_connection(struct bpf_sock_ops *context)
 {
-	u32 op = READ_FIELD(context, op);
+	u32 op = READ_FIELD(context, op), flags = READ_FIELD(context, bpf_sock_ops_cb_flags);
 	struct wire_socket *known, socket = {};
-	struct wire_tuple tuple;
+	struct tcp_tuple tuple;
 	u32 tgid, *slot;
 	int failed;
 
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		tgid = bpf_get_current_pid_tgid() >> 32;
+		tgid = wire_current_tgid();
 		slot = tgid_slots.lookup(&tgid);
 		if (!slot)
 			return 1;
@@ -56,27 +64,29 @@ int wire_connection(struct bpf_sock_ops *context)
 		WIRE_TUPLE(tuple, context);
 		if (wire_is_local(&tuple))
 			return 1;
-		wire_armed.delete(&tuple);
-		if (wire_sockets.update(&tuple, &socket) ||
-		    bpf_sock_ops_cb_flags_set(context, READ_FIELD(context, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG)) {
-			wire_sockets.delete(&tuple);
+		/* Not in place of another one: two network namespaces can have the same addresses. */
+		failed = wire_sockets.insert(&tuple, &socket);
+		if (!failed || failed == -EEXIST)
+			failed = bpf_sock_ops_cb_flags_set(context, flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		if (failed)
 			count(socket.slot, COUNTER_wire_sockets_full);
-		}
 	} else if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB) {
+		if (!(flags & BPF_SOCK_OPS_STATE_CB_FLAG))
+			return 1;
 		WIRE_TUPLE(tuple, context);
 		known = wire_sockets.lookup(&tuple);
 		if (!known)
 			return 1;
 		socket.slot = known->slot;
 		socket.member = 1;
-		/* Not in place of another one: two network namespaces can have the same addresses. */
 		failed = wire_sockhash.sock_hash_update(context, &tuple, BPF_NOEXIST);
 		if (failed) {
-			wire_sockets.delete(&tuple);
+			bpf_sock_ops_cb_flags_set(context, flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
 			count(socket.slot, COUNTER_wire_sockets_full);
-		} else {
-			wire_sockets.update(&tuple, &socket);
+			return 1;
 		}
+		wire_armed.delete(&tuple);
+		wire_sockets.update(&tuple, &socket);
 	} else if (op == BPF_SOCK_OPS_STATE_CB && READ_FIELD(context, args[1]) == BPF_TCP_CLOSE) {
 		WIRE_TUPLE(tuple, context);
 		wire_sockets.delete(&tuple);
@@ -85,38 +95,80 @@ int wire_connection(struct bpf_sock_ops *context)
 	return 1;
 }
 
-/* A request line has to end within what is sent at once, and within this; net/http's buffer is as large
+/* A head has to end within what is sent at once, and within this; net/http's buffer is as large
  * (src/net/http/transport.go, Transport.writeBufferSize). */
-#define WIRE_LINE_BYTES 4096
+#define WIRE_HEAD_BYTES 4096
+/* Words of 8 bytes, and lines. */
+#define WIRE_HEAD_STEPS (WIRE_HEAD_BYTES / 8 + 128)
 
-/* Length of the first line with its newline, 0 where it doesn't end. Reads 8 bytes at a time; a head has that many
- * behind its first line. */
-static __always_inline u32 wire_line_bytes(const u8 *data, const u8 *end)
-{
-	u64 word, newlines;
-
-#pragma clang loop unroll(disable)
-	for (u32 at = 0; at < WIRE_LINE_BYTES; at += 8) {
-		if (data + at + 8 > end)
-			return 0;
-		word = *(u64 *)(data + at) ^ EACH_BYTE('\n');
-		newlines = (word - EACH_BYTE(1)) & ~word & EACH_BYTE(0x80);
-		if (newlines)
-			/* The lowest set bit, at the top of its byte, as the number of that byte. */
-			return at + 1 + (((newlines & -newlines) >> 7) * 0x0001020304050607ULL >> 56);
-	}
-	return 0;
-}
+/* Above every offset that these steps get to. */
+#define WIRE_OFFSET_MASK (2 * WIRE_HEAD_BYTES - 1)
 
 #define HTTP_1_1_LINE_END 11 /* " HTTP/1.1\r\n" */
+
+enum wire_head {
+	WIRE_HEAD_CUT, /* its end isn't here */
+	WIRE_HEAD_PLAIN,
+	WIRE_HEAD_TRACED, /* it has a traceparent header */
+};
+
+/* What kind of head begins at `data`; `*line_bytes` gets the length of its first line, with the newline.
+ *
+ * zero: is 0, which the verifier doesn't know. It follows both sides of each branch in each round, unless it has been there
+ * with values that include these: so each round begins with values of which it knows no more than the mask. */
+static __always_inline enum wire_head wire_head_of(const u8 *data, const u8 *end, u64 zero, u64 *line_bytes)
+{
+	u64 bytes = end - data, at, line_at, word, newlines = zero, lowest, first = zero, traced = zero;
+	const u8 *line;
+
+	/* Words end where the bytes do; no request line is so short that it ended within the 7 that are left out. */
+	at = (bytes & 7 & -(u64)(bytes < WIRE_HEAD_BYTES)) + zero;
+#pragma clang loop unroll(disable)
+	for (u32 step = 0; step < WIRE_HEAD_STEPS; step++) {
+		newlines &= EACH_BYTE(0x80);
+		at &= WIRE_OFFSET_MASK;
+		first &= WIRE_OFFSET_MASK;
+		traced &= 1;
+		asm volatile("" : "+r"(newlines), "+r"(at), "+r"(first), "+r"(traced));
+		if (!newlines) {
+			line = data + at;
+			if (line + 8 > end)
+				break;
+			/* The top bit of each byte that is a newline. */
+			word = *(u64 *)line ^ EACH_BYTE('\n');
+			newlines = ~(((word & EACH_BYTE(0x7f)) + EACH_BYTE(0x7f)) | word);
+			at += 8;
+			continue;
+		}
+		lowest = newlines & -newlines;
+		newlines ^= lowest;
+		/* Behind it: the number of the byte that the bit tops, by a multiplication. */
+		line_at = (at - 7 + ((lowest >> 7) * 0x0001020304050607ULL >> 56)) & WIRE_OFFSET_MASK;
+		first += line_at * is_zero(first);
+		line = data + line_at;
+		if (line + 2 > end)
+			break;
+		if (*(u16 *)line == 0x0a0d) {
+			*line_bytes = first;
+			return traced ? WIRE_HEAD_TRACED : WIRE_HEAD_PLAIN;
+		}
+		if (line + 12 > end)
+			continue;
+		traced |= is_zero(((*(u64 *)line | EACH_BYTE(0x20)) ^ 0x7261706563617274ULL) |
+				  ((*(u32 *)(line + 8) | 0x20202020) ^ 0x3a746e65));
+	}
+	*line_bytes = first;
+	return WIRE_HEAD_CUT;
+}
 
 /* Sees each sendmsg of a socket of the sockhash. An armed one sends the head of a request now; whatever it sends, it is
  * armed no longer. */
 int wire_message(struct sk_msg_md *message)
 {
 	struct wire_header *armed, header;
-	struct wire_tuple tuple;
-	u64 line_bytes, end_at, unknown;
+	struct tcp_tuple tuple;
+	u64 line_bytes, line_end, zero;
+	enum wire_head head;
 	u8 *data, *end;
 	u32 seen;
 
@@ -130,8 +182,8 @@ int wire_message(struct sk_msg_md *message)
 	data = (u8 *)(long)message->data;
 	end = (u8 *)(long)message->data_end;
 	seen = message->size;
-	if (seen > WIRE_LINE_BYTES)
-		seen = WIRE_LINE_BYTES;
+	if (seen > WIRE_HEAD_BYTES)
+		seen = WIRE_HEAD_BYTES;
 	if (end - data < seen) {
 		/* It lies in several pieces. */
 		if (bpf_msg_pull_data(message, 0, seen, 0)) {
@@ -141,21 +193,19 @@ int wire_message(struct sk_msg_md *message)
 		data = (u8 *)(long)message->data;
 		end = (u8 *)(long)message->data_end;
 	}
-	line_bytes = wire_line_bytes(data, end);
-	/* The verifier would follow what is below for each length that it knows; it doesn't know this difference. */
-	unknown = message->size;
-	line_bytes += unknown;
-	asm volatile("" : "+r"(line_bytes));
-	line_bytes -= unknown;
-	if (line_bytes < HTTP_1_1_LINE_END || line_bytes > WIRE_LINE_BYTES) {
-		count(header.slot, COUNTER_wire_long_line);
+	line_end = zero = READ_FIELD(message, local_port);
+	asm volatile("" : "+r"(line_end));
+	zero -= line_end;
+	head = wire_head_of(data, end, zero, &line_bytes);
+	line_end = (line_bytes - HTTP_1_1_LINE_END) & WIRE_OFFSET_MASK;
+	asm volatile("" : "+r"(line_end));
+	data += line_end;
+	if (data + HTTP_1_1_LINE_END > end || *(u64 *)data != 0x2e312f5054544820ULL || data[8] != '1' || data[9] != '\r') {
+		count(header.slot, line_bytes || head != WIRE_HEAD_CUT ? COUNTER_wire_no_head : COUNTER_wire_long_head);
 		return SK_PASS;
 	}
-	end_at = line_bytes - HTTP_1_1_LINE_END;
-	CLAMP(end_at, 4096);
-	data += end_at;
-	if (data + HTTP_1_1_LINE_END > end || *(u64 *)data != 0x2e312f5054544820ULL || data[8] != '1' || data[9] != '\r') {
-		count(header.slot, COUNTER_wire_no_head);
+	if (head != WIRE_HEAD_PLAIN) {
+		count(header.slot, head == WIRE_HEAD_CUT ? COUNTER_wire_long_head : COUNTER_wire_own_header);
 		return SK_PASS;
 	}
 	if (bpf_msg_push_data(message, line_bytes, TRACEPARENT_LINE_BYTES, 0)) {

@@ -4,19 +4,6 @@
  * the header into what it sends next. Both units hold the two maps.
  */
 
-/* A TCP connection as its client sees it. Addresses in network order, IPv4 ones mapped (::ffff:a.b.c.d); ports in host
- * order. otel_goprobe/kernel/sockhash.py packs the same. */
-struct wire_tuple {
-	u32 local_ip[4];
-	u32 remote_ip[4];
-	u16 local_port;
-	u16 remote_port;
-	u32 reserved;
-};
-
-/* The third word of a mapped IPv4 address. */
-#define WIRE_IPV4_PREFIX 0xffff0000
-
 #define WIRE_MAX_SOCKETS 16384
 
 struct wire_socket {
@@ -33,26 +20,24 @@ struct wire_header {
 };
 
 /* The sockets in the sockhash, which uprobe programs can't look into, and those that are being connected. */
-BPF_HASH(wire_sockets, struct wire_tuple, struct wire_socket, WIRE_MAX_SOCKETS);
-BPF_HASH(wire_armed, struct wire_tuple, struct wire_header, WIRE_MAX_SOCKETS);
+BPF_HASH(wire_sockets, struct tcp_tuple, struct wire_socket, WIRE_MAX_SOCKETS);
+BPF_HASH(wire_armed, struct tcp_tuple, struct wire_header, WIRE_MAX_SOCKETS);
 
 /* Whether both ends are on this host, by their addresses: the kernel connects to an address of its own from that same one
  * (the preferred source of the local routing table). */
-static __always_inline u32 wire_is_local(const struct wire_tuple *tuple)
+static __always_inline u32 wire_is_local(const struct tcp_tuple *tuple)
 {
 	const u32 *local = tuple->local_ip, *remote = tuple->remote_ip;
 
 	if (!((local[0] ^ remote[0]) | (local[1] ^ remote[1]) | (local[2] ^ remote[2]) | (local[3] ^ remote[3])))
 		return 1;
-	if (remote[0] | remote[1])
-		return 0;
-	return (remote[2] == WIRE_IPV4_PREFIX && (remote[3] & 0xff) == 127) || (!remote[2] && remote[3] == 0x01000000);
+	return connection_is_loopback(remote);
 }
 
 /* Has the next bytes that this connection sends, which begin a request of HTTP/1, carry a traceparent header, if they are
  * seen by wire_message: one that isn't, armed, would be taken for a request in the midst of its body later.
  * Called where the request is handed to the connection's writer; `span_id` is the client span's. */
-__attribute__((unused)) static __always_inline void wire_arm(struct target *target, u32 slot, struct wire_tuple *tuple, u32 tls, u32 own_header,
+static __always_inline void wire_arm(struct target *target, u32 slot, struct tcp_tuple *tuple, u32 tls,
 				     const struct trace_context *context, u64 span_id)
 {
 	struct wire_header header = {
@@ -65,10 +50,6 @@ __attribute__((unused)) static __always_inline void wire_arm(struct target *targ
 
 	if (!(target->options & OPTION_wire) || wire_is_local(tuple))
 		return;
-	if (own_header) {
-		count(slot, COUNTER_wire_own_header);
-		return;
-	}
 	if (tls) {
 		count(slot, COUNTER_wire_tls);
 		return;

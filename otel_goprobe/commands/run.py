@@ -123,7 +123,14 @@ class _RunCommand(click.Command):
     type=click.Choice(["none", "read", "local", "wire", "write"]),
     default="local",
     show_default=True,
-    help="How trace context gets from service to service; each includes those before it.",
+    help="How traces go from process to process, each with those before it: headers that come in; connections within"
+    " this host; headers put on the wire in the kernel; headers written into the process's memory.",
+)
+@click.option(
+    "--lineage",
+    is_flag=True,
+    help="Watch every start of a goroutine, so that requests that one sends without a context find their parent over"
+    " several goroutines.",
 )
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")

@@ -3,6 +3,7 @@
 from otel_goprobe.probes.registry import (
     DROPS,
     MAX_SLOTS,
+    SHARED_MAP,
     counters,
     kinds,
     libraries,
@@ -16,6 +17,7 @@ from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, sel
 __all__ = [
     "DROPS",
     "MAX_SLOTS",
+    "SHARED_MAP",
     "LibraryOutcome",
     "consider",
     "counters",
