@@ -190,6 +190,7 @@ def wire_unit(sources: Path) -> Unit:
         header=f'#pragma clang diagnostic ignored "-Wunused-function"\n{header()}',
         sources=(
             sources / "include/trace.h",
+            sources / "include/trace_line.h",
             sources / "include/go.h",
             sources / "include/span.h",
             sources / "include/sockets.h",
