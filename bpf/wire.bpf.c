@@ -64,9 +64,12 @@ int wire_connection(struct bpf_sock_ops *context)
 		WIRE_TUPLE(tuple, context);
 		if (wire_is_local(&tuple))
 			return 1;
-		/* Not in place of another one: two network namespaces can have the same addresses. */
-		failed = wire_sockets.insert(&tuple, &socket);
-		if (!failed || failed == -EEXIST)
+		/* Not in place of another target's: two network namespaces can have the same addresses. */
+		known = wire_sockets.lookup(&tuple);
+		failed = known && known->slot != socket.slot;
+		if (!failed)
+			failed = wire_sockets.update(&tuple, &socket);
+		if (!failed)
 			failed = bpf_sock_ops_cb_flags_set(context, flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 		if (failed)
 			count(socket.slot, COUNTER_wire_sockets_full);
@@ -75,13 +78,15 @@ int wire_connection(struct bpf_sock_ops *context)
 			return 1;
 		WIRE_TUPLE(tuple, context);
 		known = wire_sockets.lookup(&tuple);
-		if (!known)
+		/* A member: where the cgroup above is attached to as well, this runs twice. */
+		if (!known || known->member)
 			return 1;
 		socket.slot = known->slot;
 		socket.member = 1;
 		failed = wire_sockhash.sock_hash_update(context, &tuple, BPF_NOEXIST);
 		if (failed) {
 			bpf_sock_ops_cb_flags_set(context, flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+			wire_sockets.delete(&tuple);
 			count(socket.slot, COUNTER_wire_sockets_full);
 			return 1;
 		}

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Self
 
 from otel_goprobe import kernel, probes
-from otel_goprobe.errors import CompilerError, KernelError
+from otel_goprobe.errors import CompilerError, KernelError, UnsupportedByKernelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,8 @@ class Wire:
         self._stack = contextlib.ExitStack()
         self._sockets: kernel.Sockets | None = None
         try:
+            if not any(core.maps["socket_layout"].lookup(bytes(4)) or b""):
+                raise UnsupportedByKernelError("connections can't be told apart without the kernel's BTF")
             program = kernel.load(probes.wire_unit(kernel.bpf_folder()), cache_dir=cache_dir, maps=core.maps)
             self._stack.callback(program.close)
             self._sockets = kernel.Sockets(program)

@@ -47,6 +47,7 @@ _CLONE_NEWCGROUP = 0x02000000
 _TUPLE = struct.Struct("=16s16sHHI")
 """``struct wire_tuple`` of bpf/include/wire.h."""
 _KEY = struct.Struct(f"{_TUPLE.size}s")
+_U32 = struct.Struct("=I")
 _SOCKET = struct.Struct("=II")
 """``struct wire_socket``: slot, member."""
 
@@ -331,12 +332,16 @@ class Sockets:
         self.program.maps["wire_sockets"].update(key, _SOCKET.pack(slot, 1))
 
     def forget(self, slot: int) -> None:
-        """Let go of a target's sockets, which from then on are as they were."""
+        """Let go of a target's sockets, which from then on are as they were, and of those it has yet to make."""
         for key, (link, slots) in tuple(self._cgroups.items()):
             slots.discard(slot)
             if not slots:
                 os.close(link)
                 del self._cgroups[key]
+        tgids, slots_of = self.program.maps["tgid_slots"].items()
+        for tgid, of_slot in zip(_U32.iter_unpack(tgids), _U32.iter_unpack(slots_of), strict=True):
+            if of_slot[0] == slot:
+                self.program.maps["tgid_slots"].delete(_U32.pack(*tgid))
         sockets = self.program.maps["wire_sockets"]
         keys, values = sockets.items()
         for (connection,), (of_slot, _) in zip(_KEY.iter_unpack(keys), _SOCKET.iter_unpack(values), strict=True):

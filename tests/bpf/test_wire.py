@@ -88,6 +88,7 @@ class Watched:
     """The unit at work for this process."""
 
     def __init__(self, cache_dir: Path) -> None:
+        self.cache_dir = cache_dir
         self.program = kernel.load(probes.wire_unit(kernel.bpf_folder()), cache_dir=cache_dir)
         kernel.describe_sockets(self.program)
         self.sockets = kernel.Sockets(self.program)
@@ -348,12 +349,30 @@ def test_closed_sockets_are_forgotten(watched: Watched, hosts: Hosts) -> None:
     assert watched.program.maps["wire_armed"].keys() == []
 
 
+def test_attached_to_a_cgroup_and_the_one_above(watched: Watched, hosts: Hosts) -> None:
+    """The program then runs twice for each event of a socket; as another one with the same maps does here."""
+    request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
+    cgroup = sockhash.open_cgroup(os.getpid())
+    with kernel.load(watched.program.unit, cache_dir=watched.cache_dir, maps=watched.program.maps) as second:
+        link = sockhash.sock_ops_link(second.descriptors["wire_connection"], cgroup)
+        with Exchange(hosts) as connection:
+            watched.arm(connection)
+            connection.client.sendall(request)
+            assert connection.arrived() == injected(request)
+        os.close(link)
+    os.close(cgroup)
+    assert watched.program.maps["wire_sockets"].keys() == []
+    assert watched.counts() == {"wire_injected": 1}
+
+
 def test_detaching_gives_sockets_back(watched: Watched, hosts: Hosts) -> None:
     """What is armed is disarmed; another target's in the same cgroup stay."""
     request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
     with Exchange(hosts) as connection:
         watched.arm(connection)
         watched.sockets.forget(SLOT)
+        with Exchange(hosts) as later:
+            assert not watched.is_member(later)
         assert not watched.is_member(connection)
         assert not watched.is_armed(connection)
         connection.client.sendall(request)
