@@ -1,5 +1,6 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
+from otel_goprobe.probes.propagation import possible, unreached
 from otel_goprobe.probes.registry import (
     DROPS,
     MAX_SLOTS,
@@ -25,6 +26,8 @@ __all__ = [
     "observations",
     "options",
     "plan_of",
+    "possible",
     "select",
     "unit",
+    "unreached",
 ]
