@@ -106,6 +106,8 @@ class Agent:
         self.metrics_exporter: export.MetricsExporter | None = None
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         wire = None
+        if config.write:
+            log.warning("--propagation write isn't there yet: as --propagation wire")
         if config.wire:
             wire = stack.enter_context(Wire(self.program, config.cache_dir, sees_kernel_pids=self.sees_kernel_pids))
         self.targets = Targets(self.program, config, self.telemetry, self.durations, wire)

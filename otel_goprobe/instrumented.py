@@ -26,13 +26,20 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.config import Config
+    from otel_goprobe.config import Config, Propagation
     from otel_goprobe.durations import Durations
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
     from otel_goprobe.wire import Wire
 
 log = logging.getLogger(__name__)
+
+_WARNINGS = {
+    "http2_requests": "HTTP/2 seen: not traced",
+    "unjoinable_connections": "a connection that is no TCP, or of a type that hides it, can't be joined with the other"
+    " end: only headers that applications send are followed on it",
+}
+"""What is said once of a target when one of its counters isn't 0 any more."""
 
 FileKey = tuple[int, int, int, int]
 """Device, inode, size and modification time in ns: what names an executable's content."""
@@ -48,11 +55,12 @@ class Instrumented:
     file: int
     """Descriptor of its executable."""
     attachment: kernel.Attachment
+    propagation: Propagation
+    """How its traces get on; less than was asked for where the kernel doesn't allow that."""
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
-    http2_said: bool = False
-    propagation: str = ""
-    """How its context gets to other services, for the line that says what was attached."""
+    said: set[str] = field(default_factory=set)
+    """Counters that were warned about."""
 
     @property
     def path(self) -> str:
@@ -87,6 +95,7 @@ class Targets:
         self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
         self._sampling = config.sampling
+        self._propagation = config.propagation
         self._generation = 0
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
@@ -157,14 +166,14 @@ class Targets:
             if self._durations:
                 self._durations.begin(slot, target.resource)
             self._program.maps["targets"].update(_u32(slot), row.tobytes())
-            propagation = self._wire.attach(target, slot) if self._wire else ""
+            propagation = self._wire.attach(target, slot) if self._wire else self._propagation
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
         except GoprobeError:
             if self._wire:
                 self._wire.detach(slot)
             self._free.append(slot)
             raise
-        one = Instrumented(target, slot, plan, file, attachment, propagation=propagation)
+        one = Instrumented(target, slot, plan, file, attachment, propagation)
         self._by_slot[slot] = one
         self._resources[slot] = target.resource
         return one
@@ -246,9 +255,10 @@ class Targets:
                 self._telemetry.started(new)
             elif name in probes.DROPS:
                 self._telemetry.dropped(name, new)
-        if one.counts["http2_requests"] and not one.http2_said:
-            one.http2_said = True
-            log.warning("pid %d (%s): HTTP/2 seen: not traced", one.target.pid, one.target.service)
+        for name, warning in _WARNINGS.items():
+            if one.counts[name] and name not in one.said:
+                one.said.add(name)
+                log.warning("pid %d (%s): %s", one.target.pid, one.target.service, warning)
 
     def type_name(self, slot: int, address: int) -> str:
         """Return the name of the Go type at a file address of a target's executable, ``_OTHER`` where there is none."""
@@ -299,10 +309,9 @@ def _attached_line(one: Instrumented, milliseconds: float) -> str:
     libraries = ", ".join(dict.fromkeys(probe.library for probe in one.plan.probes))
     line = (
         f"attached pid={one.target.pid} service={one.target.service} go={one.target.process.build.go_version} "
-        f"libraries={libraries} probes={sites} ms={milliseconds:.0f}"
+        f"libraries={libraries} probes={sites} ms={milliseconds:.0f} "
+        f"propagation={one.propagation} ({probes.unreached(one.propagation)})"
     )
-    if one.propagation:
-        line = f"{line} {one.propagation}"
     missing = [f"{skip.what} ({skip.reason})" for skip in one.plan.skipped]
     return f"{line}; not covered: {'; '.join(missing)}" if missing else line
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from otel_goprobe.config import Propagation
     from otel_goprobe.model import Target
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,17 @@ class Wire:
         except (KernelError, CompilerError) as error:
             log.warning("no traceparent header is sent to other hosts, as --propagation local: %s", error)
 
-    def attach(self, target: Target, slot: int) -> str:
+    def attach(self, target: Target, slot: int) -> Propagation:
         """Take in the target's sockets.
 
         Returns:
-            For the line that says what was attached: what holds for this target.
+            How its traces get on: ``wire``, or ``local`` where that can't be.
+
+        Raises:
+            TargetGoneError: the process ended meanwhile.
         """
         if self._sockets is None:
-            return "propagation=local"
+            return "local"
         try:
             # Else the kernel's number of the process is learnt from its first hit, which comes before it connects.
             if self._tgid_slots:
@@ -63,8 +67,9 @@ class Wire:
             log.warning(
                 "pid %d (%s): no traceparent header is sent to other hosts: %s", target.pid, target.service, error
             )
-            return "propagation=local"
-        return f"propagation=wire sockets={sockets}"
+            return "local"
+        log.debug("pid %d: %d connections to other hosts taken in", target.pid, sockets)
+        return "wire"
 
     def detach(self, slot: int) -> None:
         """Let go of a target's sockets."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otel_goprobe.errors import KernelError
-from otel_goprobe.kernel import capabilities, links, sockhash, syscalls
+from otel_goprobe.kernel import capabilities, links, sockets, sockhash, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,7 @@ def probe_features() -> tuple[Feature, ...]:
         _tried("raw tracepoints", _try_raw_tracepoint, required=False),
         _tried("headers on the wire", _try_wire, required=False),
         _btf(),
+        _tried("joins within the host", sockets.socket_layout, required=False),
         _lockdown(),
         *_capabilities(),
     )

@@ -1,5 +1,6 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
+from otel_goprobe.probes.propagation import possible, unreached
 from otel_goprobe.probes.registry import (
     DROPS,
     MAX_SLOTS,
@@ -26,7 +27,9 @@ __all__ = [
     "observations",
     "options",
     "plan_of",
+    "possible",
     "select",
     "unit",
+    "unreached",
     "wire_unit",
 ]

@@ -185,7 +185,7 @@ def test_every_request_arrives_with_one_header(exe: Path, hosts: Hosts, family: 
         Program(exe, hosts.near, "client", f"http://{server.address}") as client,
         Traced(client, server) as traced,
     ):
-        assert "propagation=wire sockets=0" in traced.attached_line
+        assert "propagation=wire (" in traced.attached_line
         for size in (0, 1, 4095, 65536, 10 * 2**20):
             for kind in ("post", "chunked", "expect", "file"):
                 client.send(kind, 3, size)
@@ -285,3 +285,28 @@ def test_agents_killed_under_load(exe: Path, hosts: Hosts) -> None:
     assert set(headers) <= {0, 1}
     assert headers[1] > 100
     print(f"{len(sent)} requests, {headers[1]} with a header")
+
+
+def test_without_permission_the_rest_goes_on(hosts: Hosts) -> None:
+    """One sentence names the capability; requests are traced as with --propagation local."""
+    exe = go_binary("wire")
+    capabilities = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"
+    confined = ("setpriv", f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}")
+    with (
+        Program(exe, hosts.far, "server", f"{hosts.FAR_IPV4}:0") as server,
+        Program(exe, hosts.near, "client", f"http://{server.address}") as client,
+        Receiver() as receiver,
+        Agent(
+            *("--pid", str(client.pid), "--propagation", "wire"),
+            environment=receiver.environment,
+            prefix=(*confined, f"--bounding-set={capabilities}", "--no-new-privs"),
+        ) as agent,
+    ):
+        agent.attached()
+        client.send("get", 23)
+        outcome = agent.stop()
+        assert (outcome.started, outcome.exported) == (23, 23)
+        assert all(line["traceparents"] is None for line in server.log().values())
+    (warning,) = agent.stderr.matching("no traceparent header is sent")
+    assert "CAP_NET_ADMIN" in warning
+    assert "propagation=local" in agent.stderr.matching("^attached")[0]
