@@ -15,7 +15,7 @@ import struct
 from typing import Any
 
 from otel_goprobe.errors import KernelError, UnsupportedByKernelError
-from otel_goprobe.kernel.capabilities import BPF, PERFMON, refusal
+from otel_goprobe.kernel.capabilities import BPF, NET_ADMIN, PERFMON, refusal
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ def map_create(kind: int, key_size: int, value_size: int, max_entries: int, *, f
             struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, 0, 0, object_name(name)),
         )
     except OSError as error:
-        raise refusal(error, f"creating the BPF map {name} of {max_entries} entries", BPF) from error
+        needs = (BPF, NET_ADMIN) if kind == MAP_SOCKHASH else (BPF,)
+        raise refusal(error, f"creating the BPF map {name} of {max_entries} entries", *needs) from error
 
 
 def require_bpf() -> None:
@@ -270,7 +271,8 @@ def prog_load(instructions: bytes, kind: int, *, name: str, attach_type: int = 0
         return load(None)
     except OSError as error:
         if error.errno == errno.EPERM:
-            raise refusal(error, f"loading the BPF program {name}", BPF, PERFMON) from error
+            needs = (BPF, PERFMON, NET_ADMIN) if kind in {PROG_SOCK_OPS, PROG_SK_MSG} else (BPF, PERFMON)
+            raise refusal(error, f"loading the BPF program {name}", *needs) from error
     log = ctypes.create_string_buffer(_LOG_BYTES)
     try:
         return load(log)
