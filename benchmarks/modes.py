@@ -16,8 +16,8 @@ from benchmarks import empty
 from benchmarks.loads import Load, trickle
 from benchmarks.processes import TEMPORARY, Lines, Running, cpu_ns, memory_mib, wait_until
 from benchmarks.programs import ENVIRONMENT, PROJECT
-from benchmarks.sites import program_statistics, runs
-from otel_goprobe import kernel, probes
+from benchmarks.sites import program_statistics, runs, tag
+from otel_goprobe import config, kernel, probes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,18 +106,17 @@ class Agent:
 
     def program_costs(self, load: Load, seconds: float) -> dict[str, dict[str, float]]:
         """Return by BPF program how often it runs a request, and the ns it takes each time."""
-        names = [one.name for one in probes.unit(kernel.bpf_folder()).programs]
         links = {int(path.name): str(path.readlink()) for path in Path(f"/proc/{self.pid}/fd").iterdir()}
-        descriptors = sorted(number for number, link in links.items() if link == "anon_inode:bpf-prog")
-        if len(names) != len(descriptors):
-            raise SystemExit(f"the agent holds {len(descriptors)} BPF programs, not {len(names)}")
-        by_name = dict(zip(names, descriptors, strict=True))  # it loads them in the unit's order
+        descriptors = [number for number, link in links.items() if link == "anon_inode:bpf-prog"]
+        with kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=config.cache_dir()) as program:
+            names = {tag("self", descriptor): name for name, descriptor in program.descriptors.items()}
+        by_name = {names[tag(self.pid, descriptor)]: descriptor for descriptor in descriptors}
         with program_statistics():
             before = {name: runs(self.pid, descriptor) for name, descriptor in by_name.items()}
             requests = load.run(self._server, seconds)["requests"]
             after = {name: runs(self.pid, descriptor) for name, descriptor in by_name.items()}
         costs = {}
-        for name in names:
+        for name in sorted(by_name):
             count, ns = (now - then for now, then in zip(after[name], before[name], strict=True))
             if count / requests >= 0.01:
                 costs[name] = {"runs_a_request": round(count / requests, 3), "ns_a_run": round(ns / count)}

@@ -95,6 +95,7 @@ class Agent:
                 | {f"ring_{size}": config.ring_bytes for size in RINGS}
                 | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
                 | ({} if config.red else {"red_overflow": 1}),
+                lazily=True,
             )
         )
         self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
