@@ -66,8 +66,7 @@ def run(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         launch = None
         if config.command:
-            user = "" if config.launch_uid is None else f"{config.launch_uid}:{config.launch_gid}"
-            launch = Launch(config.command, user=user, environment=config.launch_environment)
+            launch = Launch(config.command, user=config.user, environment=config.launch_environment)
             stack.callback(launch.abandon)
         if config.disabled:
             log.warning("OTEL_SDK_DISABLED is set: nothing is instrumented")

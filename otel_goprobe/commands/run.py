@@ -148,7 +148,9 @@ class _RunCommand(click.Command):
 @click.option(
     "--summary-json", type=str, default="", metavar="FILE", help="Write the counts of spans there at the end."
 )
-@click.option("--user", default="", metavar="NAME|UID", help="Who runs COMMAND [default: who called sudo].")
+@click.option(
+    "--user", default="", metavar="USER[:GROUP]", help="Who runs COMMAND, by name or number [default: who called sudo]."
+)
 @click.option(
     "--log-level", type=click.Choice(["none", "error", "warn", "info", "debug"]), help="[OTEL_LOG_LEVEL; default: info]"
 )

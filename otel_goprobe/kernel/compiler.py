@@ -48,8 +48,8 @@ _REGISTERS = "#include <uapi/linux/ptrace.h>\n"
 
 _INSTALL = (
     "install the distribution's (Debian, Ubuntu: apt install python3-bpfcc)"
-    " and run otel-goprobe with the distribution's Python, or install a wheel of otel-goprobe that holds its BPF programs"
-    " compiled (make wheel)"
+    " and run otel-goprobe with the distribution's Python,"
+    " or install a wheel of otel-goprobe that holds its BPF programs compiled (make wheel)"
 )
 
 
