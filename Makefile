@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-kernels \
-	test-wheel test-image test-bare bench bench-start bench-sites bench-encode bench-inspect clean
+	test-wheel test-bare bench bench-start bench-sites bench-encode bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -23,6 +23,9 @@ wheel: bundle  ## dist/otel_goprobe-*.whl with the BPF programs compiled: it run
 	@rm -rf dist
 	@$(VENV)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+image: wheel  ## the agent's image, by docker build: without a compiler, less than 150 MB
+	docker build --tag otel-goprobe .
 
 demo: setup  ## an example Go service, the agent, requests, their traces (JAEGER=1: in a real Jaeger)
 	@$(VENV)/python scripts/demo $(if $(filter-out 0,$(JAEGER)),--jaeger)
@@ -63,7 +66,7 @@ test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual ma
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
 	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m kernels
 
-test-wheel: setup-dev wheel  ## the wheel is what the sources give, and runs in a virtual environment without BCC
+test-wheel: setup-dev wheel  ## the wheel is what the sources give; it and the image run without a compiler
 	$(PYTEST) tests -m wheel $(ARGS)
 
 test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, from a fresh clone of HEAD
