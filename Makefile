@@ -76,6 +76,9 @@ bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	@scripts/apt-missing wrk
 	scripts/as-root $(VENV)/python -m benchmarks.overhead
 
+bench-start: bundle  ## half a minute: from the start of the agent to its probes, and to the first span
+	scripts/as-root $(VENV)/python -m benchmarks.start
+
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
 	scripts/as-root $(VENV)/python -m benchmarks.sites
 

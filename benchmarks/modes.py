@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import empty
 from benchmarks.loads import Load, trickle
+from benchmarks.machine import OTHER_CPUS
 from benchmarks.processes import TEMPORARY, Lines, Running, cpu_ns, memory_mib, wait_until
 from benchmarks.programs import ENVIRONMENT, PROJECT
 from benchmarks.sites import program_statistics, runs, tag
 from otel_goprobe import config, kernel, probes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.processes import Server
     from benchmarks.receivers import Receiver
@@ -63,9 +64,10 @@ class Agent:
     Args:
         server: the target.
         receiver: where spans go.
+        cpus: where the agent may run.
     """
 
-    def __init__(self, server: Server, receiver: Receiver) -> None:
+    def __init__(self, server: Server, receiver: Receiver, cpus: Sequence[int] = OTHER_CPUS) -> None:
         self._server, self._receiver = server, receiver
         self._summary = tempfile.NamedTemporaryFile(prefix=TEMPORARY)  # noqa: SIM115 - lives with this
         before = receiver.spans()
@@ -73,7 +75,9 @@ class Agent:
         command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(server.pid), "--service", "bench"]
         command += ["--endpoint", receiver.endpoint, "--summary-json", self._summary.name]
         with trickle(server):
-            self._running = Running(["env", *(f"-u{key}" for key in unset), *command], stderr=subprocess.PIPE)
+            self._running = Running(
+                ["env", *(f"-u{key}" for key in unset), *command], cpus=cpus, stderr=subprocess.PIPE
+            )
             assert self._running.process.stderr
             self._lines = Lines(self._running.process.stderr)
             wait_until(self._attached, ATTACH_WITHIN_S, 0.002)
