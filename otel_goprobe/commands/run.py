@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import click
@@ -181,6 +182,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     settings = config.from_environment_and_flags(flags)
     log.set_up(settings.log_level)
 
+    gc.disable()  # what is imported stays: looking for garbage in it takes a fifteenth of the start
     from otel_goprobe import agent  # noqa: PLC0415 - numpy and the rest, once the arguments are known to be right
 
+    gc.freeze()
+    gc.enable()
     return agent.run(settings)

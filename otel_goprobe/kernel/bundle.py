@@ -224,7 +224,7 @@ def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
     why = shipped if isinstance(shipped, str) else f"{shipped_path(unit)} was made from other sources"
     _log.debug("compiling unit %s: %s", unit.name, why)
     try:
-        bundle = _compile_in_child(unit)
+        bundle = compile_unit(unit)
     except CompilerError as error:
         message = f"unit {unit.name} has to be compiled, because {why}, but {error.message}"
         raise CompilerError(message, error.remedy) from error
@@ -246,7 +246,7 @@ def ship(unit: model.Unit) -> Path:
     """
     syscalls.require_bpf()
     path = shipped_path(unit)
-    shipped = Shipped(sources_digest(unit), _compile_in_child(unit))
+    shipped = Shipped(sources_digest(unit), compile_unit(unit))
     _write_whole(path, msgspec.msgpack.encode(shipped))
     path.chmod(0o644)
     return path
@@ -308,7 +308,12 @@ def _write_whole(path: Path, content: bytes) -> None:
     Path(temporary.name).replace(path)
 
 
-def _compile_in_child(unit: model.Unit) -> Bundle:
+def compile_unit(unit: model.Unit) -> Bundle:
+    """What BCC makes of `unit`, in a child process; seconds.
+
+    Raises:
+        CompilerError: BCC is missing, isn't the distribution's, or rejected the sources.
+    """
     request = CompileRequest(
         source=joined_source(unit),
         programs=tuple(program.name for program in unit.programs),
