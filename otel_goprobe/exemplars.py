@@ -142,14 +142,16 @@ def _newest(
 
     Series are told apart by a number mixed from what they hold; two that come to the same number lose an exemplar.
     """
-    mixed = columns.slot[rows].astype(np.uint64) << np.uint64(32) | buckets.astype(np.uint64) & np.uint64(0xFFFFFFFF)
+    told_apart: list[npt.NDArray[np.integer]] = [columns.slot[rows], buckets]
     for name in names:
         column = columns.attributes[name]
-        values = column.codes[rows] if isinstance(column, Strings) else column.values[rows].astype(np.int64)
-        if not isinstance(column, Strings):
-            values = np.where(column.present[rows], values, -1)
-        mixed = (mixed ^ values.astype(np.int64).view(np.uint64)) * _MIX
-        mixed ^= mixed >> np.uint64(29)
+        if isinstance(column, Strings):
+            told_apart.append(column.codes[rows])
+        else:
+            told_apart.append(np.where(column.present[rows], column.values[rows].astype(np.int64), -1))
+    mixed = np.zeros(len(rows), np.uint64)
+    for values in told_apart:
+        mixed = (mixed ^ mixed >> np.uint64(29)) * _MIX + values.astype(np.int64).view(np.uint64)
     _, from_the_end = np.unique(mixed[::-1], return_index=True)
     return len(rows) - 1 - from_the_end
 
