@@ -140,6 +140,8 @@ class Durations:
     def active(self, kind: int, stem: str, active: Active) -> Iterable[SumPoint]:
         """Yield how many are running."""
         keys, values = self._read(f"{stem}_inflight", "goroutine_key", f"{stem}_in_flight")
+        busy = values["start_ns"] != 0
+        keys, values = keys[busy], values[busy]
         running: dict[tuple[int, Attributes], int] = {}
         for slot, told in zip(keys["slot"].tolist(), active.attributes(values), strict=True):
             key = slot, _comparable(told)

@@ -2,13 +2,11 @@
 
 Made here, of spans that are there anyway, so that they cost the target nothing. Of each bucket of each series the
 newest span is kept, as the SDK's `AlignedHistogramBucketExemplarReservoir` does; of an exponential histogram, of each
-power of two. A bounded number of spans a second is looked at.
+power of two. Who calls `see` decides how often; it looks at a bounded number of spans.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
 Attributes = tuple[tuple[str, "AttributeValue"], ...]
 """Sorted by their names, so that they can be compared; no value is a sequence."""
 
-SPANS_A_SECOND = 1024
-"""That are looked at, of each library; those behind them are not, until the second is over."""
+MOST_SPANS = 1024
+"""That a call of `see` looks at: the last ones."""
 MOST = 20
 """Exemplars of a point of an exponential histogram: the size of the reservoir that the SDK specification ("Exemplar
 defaults") gives it."""
@@ -65,9 +63,6 @@ class Exemplars:
         }
         self._kept: dict[tuple[int, int, Attributes], dict[int, _Kept]] = {}
         """By slot, kind and attributes, then by bucket."""
-        self._looked_at: Counter[int] = Counter()
-        """Spans of the current second, by kind."""
-        self._second_ends = 0.0
         self.came = 0
         """Calls of `see`."""
 
@@ -77,20 +72,12 @@ class Exemplars:
         if not found or self._which == "always_off":
             return
         kind, duration = found
-        now = time.monotonic()
-        if now >= self._second_ends:
-            self._looked_at.clear()
-            self._second_ends = now + 1
-        left = SPANS_A_SECOND - self._looked_at[kind]
-        if left <= 0:
-            return
-        rows = np.arange(max(len(columns) - left, 0), len(columns))
-        self._looked_at[kind] += len(rows)
+        rows = np.arange(max(len(columns) - MOST_SPANS, 0), len(columns))
         if self._which == "trace_based":
             rows = rows[columns.trace_flags[rows] & _SAMPLED != 0]
         self.came += 1
         if len(rows):
-            self._take(kind, duration, columns, rows)
+            self._take(kind, duration, columns, rows[np.argsort(columns.end_unix_ns[rows], kind="stable")])
 
     def _take(self, kind: int, duration: Duration, columns: SpanColumns, rows: npt.NDArray[np.intp]) -> None:
         spent_ns = columns.end_unix_ns[rows] - columns.start_unix_ns[rows]
@@ -138,7 +125,7 @@ class Exemplars:
 def _newest(
     columns: SpanColumns, names: list[str], rows: npt.NDArray[np.intp], buckets: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.intp]:
-    """Return, for each bucket of each series, the index into `rows` of the last span.
+    """Return, for each bucket of each series, the index into `rows`, ordered by their ends, of the last span.
 
     Series are told apart by a number mixed from what they hold; two that come to the same number lose an exemplar.
     """

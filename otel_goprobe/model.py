@@ -262,7 +262,7 @@ class SumPoint:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric of all targets: histograms, or sums that can also fall."""
+    """One metric of all targets: histograms, or sums."""
 
     scope: str
     name: str
@@ -273,6 +273,8 @@ class Metric:
     """Inclusive upper bounds, ascending."""
     delta: bool = False
     """`HistogramPoint.start_unix_ns` is when the last export was made."""
+    monotonic: bool = False
+    """Of sums: they never fall."""
 
 
 class SpanKind(enum.IntEnum):

@@ -251,7 +251,7 @@ static __always_inline void http_server_count(struct target *target, u32 slot, s
 		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
 	key.traits[0] = fixed->tls;
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = red_text_read(route, &text);
+	key.text = red_text_read(route, &text) ? red_text_id(&text) : 0;
 	red_count(target, &key, &text, duration_ns, RED_BUCKET_http_server(duration_ns));
 }
 

@@ -80,8 +80,8 @@ def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | Su
             exemplars=_exemplars(point),
         )
     else:
-        written.sum.aggregation_temporality = _CUMULATIVE  # of a sum that can fall, whatever is preferred
-        written.sum.is_monotonic = False
+        written.sum.aggregation_temporality = _CUMULATIVE
+        written.sum.is_monotonic = metric.monotonic
         written.sum.data_points.add(
             attributes=_pairs(point.attributes),
             start_time_unix_nano=point.start_unix_ns,

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
@@ -31,6 +31,9 @@ _UNITS: Final = {"s": "seconds", "By": "bytes"}
 """Of metrics that there are; a unit in braces, such as ``{request}``, has no suffix."""
 
 
+Family = HistogramMetricFamily | GaugeMetricFamily | CounterMetricFamily
+
+
 class Metrics(Collector):
     """Turns a collection into families; `collect` is called once a scrape."""
 
@@ -41,7 +44,7 @@ class Metrics(Collector):
         """Return nothing: what there is depends on what is traced, and names can't clash."""
         return ()
 
-    def collect(self) -> Iterator[HistogramMetricFamily | GaugeMetricFamily | InfoMetricFamily]:
+    def collect(self) -> Iterator[Family | InfoMetricFamily]:
         """Yield the resources of what there is, and its metrics."""
         metrics = self._collect()
         resources = {id(point.resource): point.resource for metric in metrics for point in metric.points}
@@ -63,7 +66,7 @@ def _info(resources: Iterable[Mapping[str, AttributeValue]]) -> InfoMetricFamily
     return family
 
 
-def _family(metric: Metric) -> HistogramMetricFamily | GaugeMetricFamily:
+def _family(metric: Metric) -> Family:
     unit = _UNITS.get(metric.unit, "")
     scope = {
         "otel_scope_name": metric.scope,
@@ -74,10 +77,11 @@ def _family(metric: Metric) -> HistogramMetricFamily | GaugeMetricFamily:
     names = _names(rows)
     name = _sanitised(metric.name)
     if not isinstance(metric.points[0], HistogramPoint):
-        gauge = GaugeMetricFamily(name, metric.description, labels=names, unit=unit)
+        family = CounterMetricFamily if metric.monotonic else GaugeMetricFamily
+        total = family(name, metric.description, labels=names, unit=unit)
         for point, row in zip(metric.points, rows, strict=True):
-            gauge.add_metric([row.get(name, "") for name in names], _value(point))
-        return gauge
+            total.add_metric([row.get(name, "") for name in names], _value(point))
+        return total
     histogram = HistogramMetricFamily(name, metric.description, labels=names, unit=unit)
     for point, row in zip(metric.points, rows, strict=True):
         if isinstance(point, HistogramPoint):

@@ -54,7 +54,7 @@ def spans(count: int, *, routes: int = 3, seed: int = 7) -> SpanColumns:
 def plainly(columns: SpanColumns, *, which: str) -> dict[tuple[int, Attributes, int], tuple[bytes, float]]:
     """Return the newest span of each bucket, row by row: a slow reference."""
     found = {}
-    for row in range(len(columns)):
+    for row in np.argsort(columns.end_unix_ns, kind="stable").tolist():
         if which == "trace_based" and not columns.trace_flags[row]:
             continue
         told: dict[str, str | int] = {}
@@ -115,13 +115,14 @@ def test_what_is_asked_for() -> None:
 
 
 def test_work_and_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many spans a second, so many series."""
-    monkeypatch.setattr(module, "SPANS_A_SECOND", 100)
+    """So many spans of a call, the last ones; so many series."""
+    monkeypatch.setattr(module, "MOST_SPANS", 100)
     kept = Exemplars("always_on", 5, exponential=False)
-    for _ in range(3):
-        kept.see(spans(1009, routes=500))
-    assert kept.came == 1
+    columns = spans(1009, routes=500)
+    kept.see(columns)
     assert len(kept._kept) == 5
+    last = {columns.span_id[row].tobytes() for row in range(909, 1009)}
+    assert {one.exemplar.span_id for of_series in kept._kept.values() for one in of_series.values()} <= last
 
 
 def test_exponential_histograms_have_few() -> None:

@@ -51,6 +51,8 @@ def test_temporality() -> None:
     first, second = encode([duration, active], 9).resource_metrics[0].scope_metrics[0].metrics
     assert first.histogram.aggregation_temporality == metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
     assert second.sum.aggregation_temporality == metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+    calls = Metric("scope", "calls", "1", "", (SumPoint(ONE, {}, 5, 1),), monotonic=True)
+    assert encode([calls], 9).resource_metrics[0].scope_metrics[0].metrics[0].sum.is_monotonic
 
 
 def test_exponential_points_and_exemplars() -> None:

@@ -43,6 +43,7 @@ METRICS = [
     Metric(
         "otel-goprobe/net/http", "http.server.active_requests", "{request}", "How many.", (SumPoint(ONE, {}, 5, 3),)
     ),
+    Metric("otel-goprobe", "calls", "1", "Calls.", (SumPoint(ONE, {"client": "a"}, 5, 11),), monotonic=True),
 ]
 COMMON = {
     "job": "one",
@@ -73,7 +74,12 @@ def scrape(url: str, accept: str = "") -> str:
 def test_text_format(url: str) -> None:
     """Names, units, labels, cumulative buckets; a resource each."""
     families = {family.name: family for family in plain_text(scrape(url))}
-    assert set(families) == {"target_info", "http_server_request_duration_seconds", "http_server_active_requests"}
+    assert set(families) == {
+        "target_info",
+        "http_server_request_duration_seconds",
+        "http_server_active_requests",
+        "calls",
+    }
     duration = families["http_server_request_duration_seconds"]
     assert (duration.type, duration.documentation) == ("histogram", "How long.")
     of_one = {
@@ -92,6 +98,13 @@ def test_text_format(url: str) -> None:
     assert families["http_server_active_requests"].type == "gauge"
     assert active.value == 3
     assert COMMON.items() <= active.labels.items()
+    (calls,) = families["calls"].samples
+    assert (families["calls"].type, calls.name, calls.value, calls.labels["client"]) == (
+        "counter",
+        "calls_total",
+        11,
+        "a",
+    )
     info = {sample.labels["instance"]: sample for sample in families["target_info"].samples}
     assert {key: value for key, value in info["a"].labels.items() if value} == {
         "job": "one",
