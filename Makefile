@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-kernels \
-	test-wheel test-bare bench bench-start bench-sites bench-encode bench-inspect clean
+	test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -84,6 +84,10 @@ bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction
 
 bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
 	$(VENV)/python -m benchmarks.encode
+
+bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.metrics
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

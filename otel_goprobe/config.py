@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-from otel_goprobe.destination import Compression, OtlpConfig, Protocol, otlp_from
+from otel_goprobe.destination import (
+    Compression,
+    ExemplarFilter,
+    MetricsConfig,
+    MetricsExporter,
+    OtlpConfig,
+    Protocol,
+    metrics_from,
+    otlp_from,
+)
 from otel_goprobe.environment import Environment
 from otel_goprobe.errors import UsageError
 from otel_goprobe.sampling import Sampler, Sampling, sampling_from
@@ -25,6 +34,7 @@ __all__ = [
     "BatchConfig",
     "Compression",
     "Config",
+    "ExemplarFilter",
     "Exporter",
     "Flags",
     "LogLevel",
@@ -45,7 +55,6 @@ __all__ = [
 ]
 
 Exporter = Literal["otlp", "console", "none"]
-MetricsExporter = Literal["otlp", "console", "none"]
 LogLevel = Literal["none", "error", "warn", "info", "debug"]
 
 SYSTEM_CACHE: Final = Path("/var/cache/otel-goprobe")
@@ -61,19 +70,6 @@ class BatchConfig:
     export_timeout_s: float = 30.0
     max_queue_spans: int | None = None
     """OTEL_BSP_MAX_QUEUE_SIZE; None: `max_queue_bytes` alone bounds the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
-    """Where durations of requests go, and how often."""
-
-    exporter: MetricsExporter = "none"
-    otlp: OtlpConfig | None = None
-    """Set where `exporter` is ``otlp``."""
-    interval_s: float = 60.0
-    timeout_s: float = 30.0
-    delta: bool = False
-    """Each export holds what came since the last one; else since the target was attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class Config:
     url_query: bool = False
     user_agent: bool = False
     tracecontext: bool = True
-    """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
+    """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -126,7 +122,17 @@ class Config:
     @property
     def red(self) -> bool:
         """Whether the kernel adds up durations."""
-        return self.metrics.exporter != "none"
+        return bool(self.metrics.exporters)
+
+    @property
+    def red_exponential(self) -> bool:
+        """Whether it does so in buckets of exponential histograms."""
+        return self.metrics.exponential
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return self.exporter != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,8 @@ class Flags:
     sdk: SdkPolicy = "skip"
     exclude_routes: tuple[str, ...] = ()
     exporter: Exporter | None = None
-    metrics_exporter: MetricsExporter | None = None
+    metrics_exporter: str = ""
+    """A name, or several with commas."""
     endpoint: str | None = None
     protocol: Protocol | None = None
     json_lines: bool = False
@@ -178,7 +185,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     exporter = flags.exporter or cast(
         "Exporter", environment.choice("OTEL_TRACES_EXPORTER", get_args(Exporter), "otlp")
     )
-    _check_output(flags, exporter)
+    metrics = metrics_from(environment, flags.metrics_exporter, flags.endpoint, flags.protocol)
+    _check_output(flags, exporter, metrics)
     selection = selection_from_flags(
         services=flags.services,
         pids=flags.pids,
@@ -194,7 +202,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     return Config(
         selection=selection,
         otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
-        metrics=_metrics(flags, environment),
+        metrics=metrics,
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,
@@ -203,8 +211,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         launch_environment=dict(environment.variables) if flags.command else {},
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
-        user_agent=flags.user_agent,
-        tracecontext="tracecontext" in environment.propagators(),
+        user_agent=flags.user_agent and exporter != "none",
+        tracecontext="tracecontext" in environment.propagators() and exporter != "none",
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,
@@ -230,10 +238,10 @@ def _log_level(environment: Environment) -> LogLevel:
     return cast("LogLevel", environment.choice("OTEL_LOG_LEVEL", get_args(LogLevel), "info"))
 
 
-def _check_output(flags: Flags, exporter: Exporter) -> None:
+def _check_output(flags: Flags, exporter: Exporter, metrics: MetricsConfig) -> None:
     if flags.json_lines and exporter != "console":
         raise UsageError("--json prints the spans of the console exporter", "add --exporter console")
-    if exporter != "otlp" and (flags.endpoint or flags.protocol):
+    if exporter != "otlp" and not metrics.otlp and (flags.endpoint or flags.protocol):
         flag = "--endpoint" if flags.endpoint else "--protocol"
         remedy = f"leave out {flag}, or add --exporter otlp"
         raise UsageError(f"{flag} has no meaning: the exporter is {exporter!r}, which sends nothing", remedy)
@@ -245,23 +253,6 @@ def _check_output(flags: Flags, exporter: Exporter) -> None:
             raise UsageError(
                 f"--summary-json: {flags.summary_json} can't be written", "name a file in a directory of yours"
             )
-
-
-def _metrics(flags: Flags, environment: Environment) -> MetricsConfig:
-    """Without OTEL_METRICS_EXPORTER none: metrics cost the target time, and many trace backends take none."""
-    exporter = cast(
-        "MetricsExporter",
-        flags.metrics_exporter or environment.choice("OTEL_METRICS_EXPORTER", get_args(MetricsExporter), "none"),
-    )
-    preferences = ("cumulative", "delta", "lowmemory")
-    preference = environment.choice("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preferences, "cumulative")
-    return MetricsConfig(
-        exporter=exporter,
-        otlp=otlp_from(environment, "METRICS", flags.endpoint, flags.protocol) if exporter == "otlp" else None,
-        interval_s=environment.seconds("OTEL_METRIC_EXPORT_INTERVAL", 1, 60.0),
-        timeout_s=environment.seconds("OTEL_METRIC_EXPORT_TIMEOUT", 1, 30.0),
-        delta=preference != "cumulative",
-    )
 
 
 def _batch(environment: Environment) -> BatchConfig:

@@ -75,6 +75,7 @@ class Targets:
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
+        self._traces = config.traces
         self._sampling = config.sampling
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
@@ -153,6 +154,9 @@ class Targets:
         return one
 
     def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        """Say which requests become spans; none where no exporter takes spans: nothing then leaves the kernel."""
+        if not self._traces:
+            return
         sampling = self._sampling
         sampler = sampling.of(service)
         row["sampling_bound"] = sampler.bound

@@ -91,8 +91,10 @@ class _RunCommand(click.Command):
 )
 @click.option(
     "--metrics-exporter",
-    type=click.Choice(["otlp", "console", "none"]),
-    help="Where durations of requests go [OTEL_METRICS_EXPORTER; default: none].",
+    default="",
+    metavar="NAMES",
+    help="Where durations of requests go: otlp, prometheus, console, several with commas, or none "
+    "[OTEL_METRICS_EXPORTER; default: none].",
 )
 @click.option(
     "--endpoint",

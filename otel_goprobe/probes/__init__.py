@@ -1,14 +1,27 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
-from otel_goprobe.probes.registry import DROPS, MAX_SLOTS, counters, kinds, libraries, observations, options, unit
+from otel_goprobe.probes.registry import (
+    DROPS,
+    MAX_SLOTS,
+    RED_CHUNK,
+    counters,
+    durations,
+    kinds,
+    libraries,
+    observations,
+    options,
+    unit,
+)
 from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
 
 __all__ = [
     "DROPS",
     "MAX_SLOTS",
+    "RED_CHUNK",
     "LibraryOutcome",
     "consider",
     "counters",
+    "durations",
     "kinds",
     "libraries",
     "observations",
