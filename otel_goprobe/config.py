@@ -100,6 +100,8 @@ class Config:
     """Requests at once, over all targets."""
     max_series: int = 4096
     """Combinations of attributes of metrics, over all targets."""
+    service_graph: bool = False
+    """Whether calls between services are counted from spans."""
     ring_bytes: int = 4 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
@@ -162,6 +164,7 @@ class Flags:
     """``errors,slower=500ms``."""
     max_in_flight: int = 16384
     max_series: int = 4096
+    service_graph: bool = False
     ring_bytes: int = 4 * 2**20
     summary_json: str = ""
     user: str = ""
@@ -216,6 +219,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,
+        service_graph=flags.service_graph,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,
         summary_json=flags.summary_json,

@@ -132,6 +132,11 @@ class _RunCommand(click.Command):
     help="Requests at once, over all processes; more are counted as dropped.",
 )
 @click.option(
+    "--service-graph",
+    is_flag=True,
+    help="Metrics of who calls whom, traces_service_graph_*, counted from spans; see --metrics-exporter.",
+)
+@click.option(
     "--max-series",
     type=click.IntRange(1, 2**20),
     default=4096,
