@@ -22,9 +22,9 @@ import numpy as np
 from otel_goprobe import export, kernel, probes
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
-from otel_goprobe.durations import Durations
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
 from otel_goprobe.instrumented import Targets
+from otel_goprobe.meter import Meter
 from otel_goprobe.model import Strings
 from otel_goprobe.spans import Clock, matching, take
 from otel_goprobe.telemetry import Telemetry
@@ -46,6 +46,8 @@ DRAIN_RECORDS = 16384
 COUNTERS_EVERY_S = 1.0
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
+CHUNKS_A_SERIES = 4
+"""Elements of the map for each series of an exponential histogram: durations that differ up to 256-fold."""
 CLOSE_WITHIN_S = 4.0
 """For the exporter, of the 5 s in which the agent has to be gone."""
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
@@ -66,8 +68,7 @@ def run(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         launch = None
         if config.command:
-            user = "" if config.launch_uid is None else f"{config.launch_uid}:{config.launch_gid}"
-            launch = Launch(config.command, user=user, environment=config.launch_environment)
+            launch = Launch(config.command, user=config.user, environment=config.launch_environment)
             stack.callback(launch.abandon)
         if config.disabled:
             log.warning("OTEL_SDK_DISABLED is set: nothing is instrumented")
@@ -94,16 +95,15 @@ class Agent:
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
                 | {"live_contexts": config.max_in_flight}
                 | {f"ring_{size}": config.ring_bytes for size in RINGS}
-                | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
-                | ({} if config.red else {"red_overflow": 1})
+                | series_sizes(config)
                 | ({} if config.local else {probes.SHARED_MAP: 1}),
                 shared=(probes.SHARED_MAP,) if config.local else (),
+                lazily=True,
             )
         )
         self.describe_sockets()
-        self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
-        self.metrics_exporter: export.MetricsExporter | None = None
-        self.targets = Targets(self.program, config, self.telemetry, self.durations)
+        self.meter = Meter(self.program, self, config) if config.red else None
+        self.targets = Targets(self.program, config, self.telemetry, self.meter.durations if self.meter else None)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
@@ -148,8 +148,8 @@ class Agent:
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
         interval = self.config.batch.schedule_delay_s
-        if self.durations:
-            self.metrics_exporter = export.make_metrics_exporter(self.config.metrics)
+        if self.meter:
+            self.meter.open()
         poll = select.poll()
         poll.register(self.events.fileno(), select.POLLIN)
         poll.register(self.signals.fileno(), select.POLLIN)
@@ -257,17 +257,17 @@ class Agent:
             if excluded.any():
                 self.telemetry.dropped("excluded_route", int(excluded.sum()))
                 columns = take(columns, ~excluded)
+        if self.meter:
+            self.meter.durations.see(columns)
         for encoded in self.encoder.encode(columns, self.targets.resources):
             self.exporter.submit(encoded)
 
     # --- metrics
 
     def collect(self) -> None:
-        """Hand what the kernel has added up to the exporter of metrics."""
-        if self.durations and self.metrics_exporter:
-            metrics = self.durations.collect()
-            if metrics:
-                self.metrics_exporter.submit(metrics, time.time_ns())
+        """Hand what the kernel has added up to the exporters of metrics."""
+        if self.meter:
+            self.meter.collect()
 
     # --- the end
 
@@ -282,8 +282,8 @@ class Agent:
         self.collect()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
-        if self.metrics_exporter:
-            self.metrics_exporter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
+        if self.meter:
+            self.meter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
         snapshot = self.telemetry.snapshot()
         reasons = ", ".join(f"{reason} {count}" for reason, count in snapshot.dropped.items())
         log.info(
@@ -304,6 +304,14 @@ class Agent:
                 Path(self.config.summary_json).write_text(json.dumps(summary, indent=1) + "\n")
             except OSError as error:
                 raise UsageError(f"--summary-json {self.config.summary_json}: {error.strerror}") from error
+
+
+def series_sizes(config: Config) -> dict[str, int]:
+    """Return how many elements the maps of metrics have."""
+    if not config.red:
+        return dict.fromkeys(("red_durations", "red_texts", "red_overflow"), 1)
+    chunks = CHUNKS_A_SERIES if config.metrics.exponential else 1
+    return {"red_durations": config.max_series * chunks, "red_texts": config.max_series}
 
 
 class Signals:

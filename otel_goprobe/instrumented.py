@@ -76,6 +76,7 @@ class Targets:
         self._cache_dir = config.cache_dir
         self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
+        self._traces = config.traces
         self._sampling = config.sampling
         self._generation = 0
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
@@ -157,6 +158,9 @@ class Targets:
         return one
 
     def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        """Say which requests become spans; none where no exporter takes spans: nothing then leaves the kernel."""
+        if not self._traces:
+            return
         sampling = self._sampling
         sampler = sampling.of(service)
         row["sampling_bound"] = sampler.bound

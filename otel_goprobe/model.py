@@ -226,6 +226,17 @@ class Booleans:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A span that a histogram's point counts."""
+
+    unix_ns: int
+    """Its end."""
+    value_s: float
+    trace_id: bytes
+    span_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HistogramPoint:
     """A histogram of durations of one target and one combination of attributes."""
 
@@ -234,8 +245,13 @@ class HistogramPoint:
     start_unix_ns: int
     """What came since then is counted."""
     counts: tuple[int, ...]
-    """One for each bound, and one for what is above."""
+    """One for each of `Metric.bounds`, and one for what is above; exponential: one for each bucket from `offset` on."""
     sum_s: float
+    exemplars: tuple[Exemplar, ...] = ()
+    scale: int | None = None
+    """OTLP's, of an exponential histogram; else None."""
+    offset: int = 0
+    """OTLP's index of the first of `counts`, of an exponential histogram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +266,7 @@ class SumPoint:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric of all targets: a histogram if it has bounds, else a sum that can also fall."""
+    """One metric of all targets: histograms, or sums."""
 
     scope: str
     name: str
@@ -261,6 +277,8 @@ class Metric:
     """Inclusive upper bounds, ascending."""
     delta: bool = False
     """`HistogramPoint.start_unix_ns` is when the last export was made."""
+    monotonic: bool = False
+    """Of sums: they never fall."""
 
 
 class SpanKind(enum.IntEnum):

@@ -123,8 +123,9 @@ static __always_inline void http_client_count(struct target *target, u32 slot, s
 	}
 	key.traits[0] = http_client_part(request, target->url_scheme).length == 5; /* https */
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = red_text_read(http_client_part(request, target->url_host), &text);
-	red_count(&key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
+	if (red_text_read(http_client_part(request, target->url_host), &text))
+		key.text = red_text_id(&text);
+	red_count(target, &key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
 }
 
 /* Copies at most `max` bytes and stores how many. */

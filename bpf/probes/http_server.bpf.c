@@ -257,7 +257,7 @@ static __always_inline struct go_string http_server_route(struct target *target,
 		(record)->fixed.field##_bytes = bytes;                                                                    \
 	} while (0)
 
-static __always_inline void http_server_count(u32 slot, struct http_server_in_flight *request,
+static __always_inline void http_server_count(struct target *target, u32 slot, struct http_server_in_flight *request,
 					      struct http_server_fixed *fixed, u64 duration_ns, struct go_string route)
 {
 	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http_server, .status = fixed->status};
@@ -270,8 +270,8 @@ static __always_inline void http_server_count(u32 slot, struct http_server_in_fl
 		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
 	key.traits[0] = fixed->tls;
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = red_text_read(route, &text);
-	red_count(&key, &text, duration_ns, RED_BUCKET_http_server(duration_ns));
+	key.text = red_text_read(route, &text) ? red_text_id(&text) : 0;
+	red_count(target, &key, &text, duration_ns, RED_BUCKET_http_server(duration_ns));
 }
 
 /* Submits the request's record. */
@@ -358,7 +358,7 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.panic_type = request->panic_type;
 	route = http_server_route(target, request);
 	if (target->options & OPTION_red)
-		http_server_count(slot, request, &fixed, duration_ns, route);
+		http_server_count(target, slot, request, &fixed, duration_ns, route);
 	if (kept)
 		http_server_submit(target, slot, request, &fixed, route);
 }

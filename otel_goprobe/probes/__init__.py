@@ -3,8 +3,10 @@
 from otel_goprobe.probes.registry import (
     DROPS,
     MAX_SLOTS,
+    RED_CHUNK,
     SHARED_MAP,
     counters,
+    durations,
     kinds,
     libraries,
     observations,
@@ -16,10 +18,12 @@ from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, sel
 __all__ = [
     "DROPS",
     "MAX_SLOTS",
+    "RED_CHUNK",
     "SHARED_MAP",
     "LibraryOutcome",
     "consider",
     "counters",
+    "durations",
     "kinds",
     "libraries",
     "observations",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import Function, GoBinary
-    from otel_goprobe.model import AttributeValue, Site, SpanColumns
+    from otel_goprobe.model import AttributeValue, Site, SpanColumns, SpanKind
     from otel_goprobe.spans import Clock
 
 
@@ -257,22 +257,32 @@ class Conversion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Active:
+    """How many of a library's spans are running, by its map ``<stem>_inflight`` of ``struct <stem>_in_flight``."""
+
+    name: str
+    unit: str
+    """UCUM: ``{request}``."""
+    description: str
+    attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]]
+    """What each ``struct <stem>_in_flight`` says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
-    """The histogram of a library's spans, made in the kernel (bpf/include/red.h), and how many are running."""
+    """The histogram of a library's spans, in seconds, made in the kernel (bpf/include/red.h)."""
 
     name: str
     description: str
     bounds_s: tuple[float, ...]
-    """Inclusive upper bounds of all buckets but the last, in seconds, ascending."""
+    """Inclusive upper bounds of all buckets but the last, in seconds, ascending; as C's ``RED_BUCKET_<stem>(ns)``."""
     attributes: Callable[[npt.NDArray[np.void], Mapping[int, bytes], Conversion], list[dict[str, AttributeValue]]]
-    """What each ``struct red_key`` says, given the texts by their ids."""
-    active_name: str = ""
-    """Empty where those that are running aren't told."""
-    active_unit: str = ""
-    """UCUM: ``{request}``."""
-    active_description: str = ""
-    active_attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]] = lambda _: []
-    """What each ``struct <stem>_in_flight`` says."""
+    """What each ``struct red_key`` says, given the texts by their ids; the id `TEXT_OTHER` has no text."""
+    span_kind: SpanKind
+    """Of the library's spans, which serve as exemplars."""
+    span_attributes: tuple[str, ...]
+    """Those of a span that `attributes` can have; with the same values, or the span is no series' exemplar."""
+    active: Active | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +297,8 @@ class Library:
     records: tuple[str, ...]
     """C structs that its programs submit."""
     columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns]
-    duration: Duration
+    duration: Duration | None = None
+    """None where there is no such metric."""
     options: tuple[str, ...] = ()
     """Flags of the run that its C code asks for as ``OPTION_<name>``."""
     counters: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURAT
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    Active,
     AfterCalls,
     AtReturns,
     AtStart,
@@ -356,10 +357,21 @@ LIBRARY = Library(
         description="Duration of HTTP server requests.",
         bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
         attributes=_series_attributes,
-        active_name="http.server.active_requests",
-        active_unit="{request}",
-        active_description="Number of active HTTP server requests.",
-        active_attributes=_active_attributes,
+        span_kind=SpanKind.SERVER,
+        span_attributes=(
+            http_attributes.HTTP_REQUEST_METHOD,
+            url_attributes.URL_SCHEME,
+            network_attributes.NETWORK_PROTOCOL_VERSION,
+            http_attributes.HTTP_RESPONSE_STATUS_CODE,
+            error_attributes.ERROR_TYPE,
+            http_attributes.HTTP_ROUTE,
+        ),
+        active=Active(
+            name="http.server.active_requests",
+            unit="{request}",
+            description="Number of active HTTP server requests.",
+            attributes=_active_attributes,
+        ),
     ),
     macros=(
         (
