@@ -20,29 +20,28 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from otel_goprobe import export, kernel, probes
+from otel_goprobe.conversion import Converter
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
 from otel_goprobe.durations import Durations
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UsageError
 from otel_goprobe.instrumented import Targets
-from otel_goprobe.model import Strings
-from otel_goprobe.spans import Clock, matching, take
 from otel_goprobe.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy.typing as npt
-
     from otel_goprobe.config import Config
-    from otel_goprobe.model import SpanColumns, Target
+    from otel_goprobe.model import Target
 
 log = logging.getLogger(__name__)
 
 RINGS = (256, 1024)
 """Record sizes, bytes; each has its ring buffer ``ring_<size>`` and, per library, ``<stem>_record_<size>``."""
-DRAIN_RECORDS = 16384
-"""At once."""
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
+"""Between two drains; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
+WANTED_FILL = 0.25
+"""Of the fuller ring at a drain: the rest is for a time without a core."""
+DRAIN_RECORDS = 4096
+"""At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
@@ -83,8 +82,6 @@ class Agent:
     def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
         self.config = config
         self.launch = launch
-        self.options = frozenset(name for name in probes.options() if getattr(config, name))
-        self.clock = Clock()
         self.telemetry = Telemetry()
         self.signals = stack.enter_context(Signals(launch))
         self.program = stack.enter_context(
@@ -97,7 +94,8 @@ class Agent:
                 | ({} if config.red else {"red_overflow": 1}),
             )
         )
-        self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
+        self.converter = Converter(self.program, config, self.telemetry, lambda *of: self.targets.type_name(*of))
+        self.durations = Durations(self.program, self.converter, delta=config.metrics.delta) if config.red else None
         self.metrics_exporter: export.MetricsExporter | None = None
         self.targets = Targets(self.program, config, self.telemetry, self.durations)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
@@ -105,9 +103,6 @@ class Agent:
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
-        self.encoder = export.Encoder(
-            config.batch.max_batch_spans, attribute_value_length_limit=config.attribute_value_length_limit
-        )
 
     @functools.cached_property
     def exporter(self) -> export.SpanExporter:
@@ -134,7 +129,7 @@ class Agent:
 
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
-        interval = self.config.batch.schedule_delay_s
+        interval = longest = min(max(self.config.batch.schedule_delay_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
         if self.durations:
             self.metrics_exporter = export.make_metrics_exporter(self.config.metrics)
         poll = select.poll()
@@ -149,7 +144,10 @@ class Agent:
             self.follow_events()
             now = time.monotonic()
             if now >= drain_at:
-                self.drain()
+                fill = max(ring.fill for ring in self.rings.values())
+                if fill:
+                    self.drain()
+                interval = min(max(interval * WANTED_FILL / max(fill, WANTED_FILL / 2), SHORTEST_INTERVAL_S), longest)
                 drain_at = max(drain_at + interval, now)
             if now >= counters_at:
                 for one in self.targets:
@@ -189,6 +187,7 @@ class Agent:
                 self.targets.detach(one)
                 self.drain()
                 self.targets.release(one)
+                self.converter.forget()
         for target in changes.appeared:
             if not self.targets.of(target.pid):
                 self.attach(target)
@@ -214,38 +213,14 @@ class Agent:
 
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
-        self.clock.recalibrate()
+        self.converter.clock.recalibrate()
         for size, ring in self.rings.items():
             # What comes meanwhile waits for the next drain: to follow it would make a batch of every few records.
             while len(records := ring.drain(DRAIN_RECORDS)):
-                for columns in self.columns(size, records):
-                    self.export(columns)
+                for encoded in self.converter.convert(size, records, self.targets.resources):
+                    self.exporter.submit(encoded)
                 if len(records) < DRAIN_RECORDS:
                     break
-
-    def columns(self, size: int, records: npt.NDArray[np.void]) -> Iterator[SpanColumns]:
-        """Turn one ring's records, kind by kind, into columns."""
-        kinds = records.view(np.uint16).reshape(len(records), -1)[:, 0]
-        for kind, library in probes.kinds().items():
-            of_kind = records[kinds == kind]
-            if len(of_kind):
-                dtype = self.program.dtype(f"{library.stem}_record_{size}")
-                yield library.columns(of_kind.view(dtype), self)
-
-    def type_name(self, slot: int, address: int) -> str:
-        """See `probes.probes.Conversion`."""
-        return self.targets.type_name(slot, address)
-
-    def export(self, columns: SpanColumns) -> None:
-        """Leave out what the user excluded, hand over the rest."""
-        if self.config.exclude_routes:
-            texts = (columns.attributes.get(key) for key in ("http.route", "url.path"))
-            excluded = matching([text for text in texts if isinstance(text, Strings)], self.config.exclude_routes)
-            if excluded.any():
-                self.telemetry.dropped("excluded_route", int(excluded.sum()))
-                columns = take(columns, ~excluded)
-        for encoded in self.encoder.encode(columns, self.targets.resources):
-            self.exporter.submit(encoded)
 
     # --- metrics
 

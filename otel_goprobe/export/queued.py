@@ -76,6 +76,7 @@ class QueuedExporter:
         self._bytes = 0
         self._spans = 0
         self._send_at = 0.0
+        """``time.monotonic()`` of the next export, unless there is enough for one before; the first goes out at once."""
         self._delivering: Encoded | None = None
         self._flushing = 0
         self._closing = False
@@ -98,8 +99,6 @@ class QueuedExporter:
             if self._closing or self._is_full_for(encoded):
                 self._telemetry.dropped("shutdown" if self._closing else "export_queue_full", encoded.spans)
                 return False
-            if not self._queue:
-                self._send_at = time.monotonic() + self._batch.schedule_delay_s
             self._queue.append(encoded)
             self._bytes += len(encoded.data)
             self._spans += encoded.spans

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, Strings
+from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,6 +147,19 @@ def take(columns: SpanColumns, rows: npt.NDArray[np.bool_] | npt.NDArray[np.inte
         name=Strings(columns.name.codes[rows], columns.name.table),
         error=columns.error[rows],
         attributes={key: _rows(column, rows) for key, column in columns.attributes.items()},
+    )
+
+
+def take_occurrences(occurrences: Occurrences, rows: npt.NDArray[np.bool_]) -> Occurrences:
+    """Return those that a mask selects."""
+    return replace(
+        occurrences,
+        slot=occurrences.slot[rows],
+        trace_id=occurrences.trace_id[rows],
+        span_id=occurrences.span_id[rows],
+        parent_span_id=occurrences.parent_span_id[rows],
+        start_unix_ns=occurrences.start_unix_ns[rows],
+        end_unix_ns=occurrences.end_unix_ns[rows],
     )
 
 
