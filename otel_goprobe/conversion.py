@@ -6,6 +6,7 @@ spans like ones that came before only ids and times are converted.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from otel_goprobe.model import AttributeValue, SpanColumns
     from otel_goprobe.probes.base import Library
     from otel_goprobe.telemetry import Telemetry
+
+    Resources = Mapping[int, Mapping[str, AttributeValue]]
 
 MAX_SHAPES = 4096
 """Kept of each kind of records, some 600 bytes each; beyond it all are made anew."""
@@ -46,6 +49,8 @@ class Converter:
         self.options = frozenset(name for name in probes.options() if getattr(config, name))
         self._program = program
         self._type_name = type_name
+        self._see: Callable[[SpanColumns, Resources], None] | None = None
+        self._see_every_s = 0.0
         self._excluded_routes = config.exclude_routes
         self._telemetry = telemetry
         self._encoder = export.Encoder(
@@ -57,14 +62,22 @@ class Converter:
         """See `probes.base.Conversion`."""
         return self._type_name(slot, address)
 
+    def show(self, see: Callable[[SpanColumns, Resources], None], every_s: float) -> None:
+        """Give columns of all spans of a batch, and the resources, to `see`.
+
+        Args:
+            see: takes them before they are exported.
+            every_s: at most so often for each kind of records, since these columns are made for it alone; 0: every
+                batch.
+        """
+        self._see, self._see_every_s = see, every_s
+
     def forget(self) -> None:
         """Hear that a slot is to be used for another target, whose types have other names."""
         for one in self._of_struct.values():
             one.shapes.clear()
 
-    def convert(
-        self, size: int, records: npt.NDArray[np.void], resources: Mapping[int, Mapping[str, AttributeValue]]
-    ) -> Iterator[export.Encoded]:
+    def convert(self, size: int, records: npt.NDArray[np.void], resources: Resources) -> Iterator[export.Encoded]:
         """Convert records of one ring.
 
         Args:
@@ -89,7 +102,7 @@ class Converter:
         self,
         struct: _OfStruct,
         raw: npt.NDArray[np.void],
-        resources: Mapping[int, Mapping[str, AttributeValue]],
+        resources: Resources,
     ) -> list[export.Encoded]:
         records = raw.view(struct.dtype)
         found = struct.alike.sorted(records)
@@ -107,7 +120,10 @@ class Converter:
         if self._excluded_routes:
             kept = np.array([bool(shape) for shape in shapes])[codes]
             self._telemetry.dropped("excluded_route", int(np.count_nonzero(~kept)))
-            occurrences, codes = take_occurrences(occurrences, kept), codes[kept]
+            records, occurrences, codes = records[kept], take_occurrences(occurrences, kept), codes[kept]
+        if self._see and len(codes) and time.monotonic() >= struct.see_at:
+            struct.see_at = time.monotonic() + self._see_every_s
+            self._see(struct.library.columns(records, self), resources)
         scope = f"otel-goprobe/{struct.library.import_path}"
         return self._encoder.requests(scope, occurrences, shapes, codes, resources)
 
@@ -123,6 +139,7 @@ class _OfStruct:
 
     def __init__(self, library: Library, dtype: np.dtype[np.void], header: np.dtype[np.void]) -> None:
         self.library = library
+        self.see_at = 0.0
         self.dtype = dtype
         self.alike = Alike(dtype, header)
         self.shapes: dict[bytes, bytes] = {}

@@ -1,9 +1,9 @@
 """Spans -> bytes of OTLP ``ExportTraceServiceRequest`` messages; called by conversion.py after each drain.
 
 The one mapping from columns to a span, in two steps. `Encoder.shapes` writes what spans have in common: name, status
-and attributes; the agent keeps these bytes as long as spans of the kind keep coming. `Encoder.requests` puts the ids and
-times of each span, laid out as one fixed block by numpy, behind the bytes of its shape (protobuf leaves the order of
-fields free) and joins it all. What both cost a span is in docs/overhead.md.
+and attributes; the agent keeps these bytes as long as spans of the kind keep coming. `Encoder.requests` puts the ids
+and times of each span, laid out as one fixed block by numpy, behind the bytes of its shape (protobuf leaves the order
+of fields free) and joins it all. What both cost a span is in docs/overhead.md.
 """
 
 from __future__ import annotations

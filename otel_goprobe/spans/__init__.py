@@ -5,4 +5,14 @@ from otel_goprobe.spans.clock import Clock
 from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take, take_occurrences
 from otel_goprobe.spans.trace_state import trace_state_of
 
-__all__ = ["Alike", "Clock", "combine", "derive", "dictionary", "matching", "take", "take_occurrences", "trace_state_of"]
+__all__ = [
+    "Alike",
+    "Clock",
+    "combine",
+    "derive",
+    "dictionary",
+    "matching",
+    "take",
+    "take_occurrences",
+    "trace_state_of",
+]

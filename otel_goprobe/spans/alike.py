@@ -97,7 +97,7 @@ class Alike:
 
 def _one_by_one(rows: list[bytes]) -> Kinds:
     table: dict[bytes, int] = {}
-    first_rows = []
+    first_rows: list[int] = []
     codes = []
     for row, content in enumerate(rows):
         code = table.setdefault(content, len(table))

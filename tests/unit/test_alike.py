@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,6 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_goprobe.export.encode import Encoder
 from otel_goprobe.probes import http_server
 from otel_goprobe.spans import Alike, Clock
+
+if TYPE_CHECKING:
+    import pytest
 
 HEADER = np.dtype(
     [
@@ -32,19 +35,18 @@ FIXED = np.dtype(
     [
         ("header", HEADER),
         ("panic_type", "<u8"),
-        *((name, "<u2") for name in ("status", "uri_bytes", "route_bytes", "user_agent_bytes")),
-        *((name, "u1") for name in ("method_bytes", "host_bytes", "peer_bytes", "end", "tls")),
-        *((name, "u1") for name in ("protocol_major", "protocol_minor", "tracestate_bytes")),
+        *((name, "<u2") for name in ("status", "line_bytes", "route_bytes", "user_agent_bytes")),
+        *((name, "u1") for name in ("host_bytes", "peer_bytes", "end", "tls")),
+        *((name, "u1") for name in ("protocol_major", "protocol_minor", "tracestate_bytes", "method_bytes")),
     ]
 )
 RECORD = np.dtype(
-    [("fixed", FIXED), *((n, "u1", w) for n, w in (("method", 8), ("uri", 24), ("host", 16), ("peer", 24), ("route", 16)))]
+    [("fixed", FIXED), *((n, "u1", w) for n, w in (("line", 32), ("host", 16), ("peer", 24), ("route", 16)))]
 )
 """As clang lays out the structs of bpf/probes/http_server.h, texts shortened."""
 
 TEXTS = {
-    "method": [b"GET", b"POST", b"BREW"],
-    "uri": [b"/", b"/a", b"/a\0", b"/%ff", b"/products/1234567890?x"],
+    "line": [b"GET /", b"GET /a", b"POST /a", b"BREW /a\0", b"GET /%ff", b"GET /products/1234567890?x"],
     "host": [b"", b"shop:8080", b"[::1]:80"],
     "peer": [b"10.0.0.1:1234", b"10.0.0.1:1235", b""],
     "route": [b"", b"GET /a", b"/"],
@@ -86,6 +88,8 @@ def _records(draw: st.DrawFn) -> np.ndarray:
         for row, value in enumerate(generator.choice(np.array(values, object), count)):
             fixed[f"{name}_bytes"][row] = len(value)
             records[name][row][: len(value)] = list(value)
+            if name == "line":
+                fixed["method_bytes"][row] = value.index(b" ")
     return records
 
 
@@ -125,9 +129,9 @@ def test_only_what_a_span_says_makes_a_kind(records: np.ndarray) -> None:
     header = changed["fixed"]["header"]
     header["trace_id"], header["span_id"] = 7, 8
     header["start_ns"] += 5
-    begin = int(changed["fixed"]["uri_bytes"][0])
-    changed["uri"][1][begin:] ^= 0xFF
-    changed["fixed"]["uri_bytes"][2] = begin - 1
+    begin = int(changed["fixed"]["line_bytes"][0])
+    changed["line"][1][begin:] ^= 0xFF
+    changed["fixed"]["line_bytes"][2] = begin - 1
     assert alike.sorted(np.concatenate([records[:1], changed])).codes.tolist() == [0, 0, 0, 1]
 
 
