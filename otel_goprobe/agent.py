@@ -136,6 +136,7 @@ class Agent:
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
+                | {"goroutines": config.max_in_flight}
                 | {f"ring_{size}": max(config.ring_bytes // part, mmap.PAGESIZE) for size, part in RINGS.items()}
                 | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
                 | ({} if config.red else {"red_overflow": 1}),

@@ -143,6 +143,8 @@ class Durations:
 
     def _active(self, kind: int, library: Library) -> Iterable[SumPoint]:
         keys, values = self._read(f"{library.stem}_inflight", "goroutine_key", f"{library.stem}_in_flight")
+        busy = values["start_ns"] != 0  # the others are of connections that wait for their next request
+        keys, values = keys[busy], values[busy]
         running: dict[tuple[int, Attributes], int] = {}
         for slot, told in zip(keys["slot"].tolist(), library.duration.active_attributes(values), strict=True):
             key = slot, _comparable(told)

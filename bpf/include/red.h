@@ -36,17 +36,23 @@ BPF_HASH(red_texts, u64, struct red_text, RED_MAX_SERIES);
 /* Never written to: a new series, for which the stack has no room. */
 BPF_ARRAY(red_blank, struct red_series, 1);
 
-/* Reads a text of the target, cut to what fits, and returns its id, made of its content: an address on the heap can
- * become another text's. Mixing as in splitmix64, whose constant this is. */
-static __always_inline u64 red_text_read(struct go_string string, struct red_text *text)
+/* Reads a text of the target, cut to what fits, into `text`, which is all zero. Returns its length. */
+static __always_inline u32 red_text_read(struct go_string string, struct red_text *text)
 {
-	u64 bytes = string.length, id = 0;
+	u64 bytes = string.length;
 
 	if (!bytes)
 		return 0;
 	CLAMP(bytes, 152);
-	if (read_user(text, bytes, string.data))
-		return 0;
+	return read_user_present(text, bytes, string.data) ? 0 : bytes;
+}
+
+/* The id of a text, made of its content: an address on the heap can become another text's. Mixing as in splitmix64, whose
+ * constant this is. */
+static __always_inline u64 red_text_id(const struct red_text *text)
+{
+	u64 id = 0;
+
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < RED_TEXT_WORDS; i++) {
 		id = (id ^ text->words[i]) * 0x9e3779b97f4a7c15ULL;

@@ -29,9 +29,11 @@ MAX_SERIES = 4096
 SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
 SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
+ID_SEEDS = ("id_seed_high", "id_seed_low")
+"""Random 64-bit members of ``struct target``, from which bpf/include/ids.h makes ids."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
-    Field("g_parent_goid", "runtime.g", "parentGoid"),
+    Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
     StructPresent("swiss_maps", "internal/runtime/maps.Map"),
 )
 """What bpf/include/go.h asks for. Source of the names: src/runtime/runtime2.go, src/internal/runtime/maps/map.go."""
@@ -73,9 +75,9 @@ def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
     facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, Itab)), *SAMPLING_U64):
+    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, Itab)), *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
-    for name in ("active", "tgid", "options", "generation", *SAMPLING_U32):
+    for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
         if not isinstance(fact, Itab):
@@ -92,6 +94,7 @@ def header() -> str:
         *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
         *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
+        f"#define KINDS {len(kinds()) + 1}",
         f"#define RED_MAX_SERIES {MAX_SERIES}",
         f"#define RED_BUCKETS {max(len(library.duration.bounds_s) for library in libraries()) + 1}",
         *(_bucket_macro(library) for library in libraries()),
@@ -122,6 +125,7 @@ def unit(sources: Path) -> Unit:
         header=header(),
         sources=(
             sources / "include/trace.h",
+            sources / "include/ids.h",
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
-from otel_goprobe.probes.base import Fact, Field, Hook, Itab, Library, Role, StructPresent, Way
+from otel_goprobe.probes.base import Block, Fact, Field, Hook, Itab, Library, Role, StructPresent, Way
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
@@ -160,9 +160,21 @@ def _learn(binary: GoBinary, fact: Fact) -> FactOutcome:
             if address is not None:
                 return FactOutcome(fact, address, "itabs")
             return FactOutcome(fact, 0, "", f"the itab of {fact.concrete} for {fact.interface} wasn't found")
-        offset = binary.field(fact.struct, fact.field)
+        return _learn_block(binary, fact) if isinstance(fact, Block) else _learn_field(binary, fact)
     except BinaryError as error:
         return FactOutcome(fact, MISSING, "", error.message)
+
+
+def _learn_field(binary: GoBinary, fact: Field) -> FactOutcome:
+    offset = binary.field(fact.struct, fact.field)
     if offset is None:
         return FactOutcome(fact, MISSING, "", f"{fact.struct}.{fact.field} wasn't found")
     return FactOutcome(fact, offset.offset, offset.source)
+
+
+def _learn_block(binary: GoBinary, fact: Block) -> FactOutcome:
+    found = [offset for offset in (binary.field(fact.struct, field) for field in fact.fields) if offset]
+    start = fact.start([offset.offset for offset in found]) if len(found) == len(fact.fields) else None
+    if start is None:
+        return FactOutcome(fact, MISSING, "", f"{fact.of}: not so; each is read on its own")
+    return FactOutcome(fact, start, found[0].source)
