@@ -70,7 +70,8 @@ class BatchConfig:
 
     max_batch_spans: int = 8192
     max_queue_bytes: int = 32 * 2**20
-    schedule_delay_s: float = 0.1
+    schedule_delay_s: float = 0.5
+    """Between two exports, unless there is a full batch before."""
     export_timeout_s: float = 30.0
     max_queue_spans: int | None = None
     """OTEL_BSP_MAX_QUEUE_SIZE; None: `max_queue_bytes` alone bounds the queue."""

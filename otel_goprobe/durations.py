@@ -140,7 +140,7 @@ class Durations:
     def active(self, kind: int, stem: str, active: Active) -> Iterable[SumPoint]:
         """Yield how many are running."""
         keys, values = self._read(f"{stem}_inflight", "goroutine_key", f"{stem}_in_flight")
-        busy = values["start_ns"] != 0
+        busy = values["start_ns"] != 0  # the others are of connections that wait for their next request
         keys, values = keys[busy], values[busy]
         running: dict[tuple[int, Attributes], int] = {}
         for slot, told in zip(keys["slot"].tolist(), active.attributes(values), strict=True):

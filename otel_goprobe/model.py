@@ -292,6 +292,25 @@ class SpanKind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Occurrences:
+    """What differs in each of several spans of one scope; every array has n rows."""
+
+    slot: npt.NDArray[np.uint16]
+    """Which target; the exporter maps it to a resource."""
+    trace_id: npt.NDArray[np.uint8]
+    """Shape (n, 16)."""
+    span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8)."""
+    parent_span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8); all zero for a root."""
+    start_unix_ns: npt.NDArray[np.uint64]
+    end_unix_ns: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+
+@dataclass(frozen=True, slots=True)
 class SpanColumns:
     """Spans of one instrumentation scope and kind, a column each; every array has n rows."""
 

@@ -48,7 +48,7 @@ static __always_inline u32 red_text_read(struct go_string string, struct red_tex
 	if (!bytes)
 		return 0;
 	CLAMP(bytes, 152);
-	return read_user(text, bytes, string.data) ? 0 : bytes;
+	return read_user_present(text, bytes, string.data) ? 0 : bytes;
 }
 
 /* The id of a text, made of its content: an address on the heap can become another text's. Mixing as in splitmix64, whose

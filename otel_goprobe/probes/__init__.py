@@ -2,6 +2,7 @@
 
 from otel_goprobe.probes.registry import (
     DROPS,
+    ID_SEEDS,
     MAX_SLOTS,
     RED_CHUNK,
     SHARED_MAP,
@@ -17,6 +18,7 @@ from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, sel
 
 __all__ = [
     "DROPS",
+    "ID_SEEDS",
     "MAX_SLOTS",
     "RED_CHUNK",
     "SHARED_MAP",

@@ -33,9 +33,11 @@ SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
 SHARED_MAP = "goprobe_conn_v1"
 """Of bpf/include/connections.h: one on the host, whichever agent made it."""
+ID_SEEDS = ("id_seed_high", "id_seed_low")
+"""Random 64-bit members of ``struct target``, from which bpf/include/ids.h makes ids."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
-    Field("g_parent_goid", "runtime.g", "parentGoid"),
+    Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
     StructPresent("swiss_maps", "internal/runtime/maps.Map"),
     Itab("tcp_conn_itab", "*net.TCPConn", "net.Conn", required=False),
     Field("tcp_conn_fd", "net.TCPConn", "conn.fd"),
@@ -92,9 +94,10 @@ def _members() -> Iterable[tuple[str, str]]:
     all_facts = (*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts))
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, (Itab, Variable))), *SAMPLING_U64):
+    words = (fact.member for fact in facts if isinstance(fact, (Itab, Variable)))
+    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
-    for name in ("active", "tgid", "options", "generation", *SAMPLING_U32):
+    for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
         if not isinstance(fact, (Itab, Variable)):
@@ -111,6 +114,7 @@ def header() -> str:
         *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
         *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
+        f"#define KINDS {len(kinds()) + 1}",
         f"#define RED_MAX_SERIES {MAX_SERIES}",
         f"#define RED_CHUNK {RED_CHUNK}",
         f"#define RED_BUCKETS {max(RED_CHUNK, *(len(duration.bounds_s) + 1 for _, duration in durations().values()))}",
@@ -142,6 +146,7 @@ def unit(sources: Path) -> Unit:
         header=header(),
         sources=(
             sources / "include/trace.h",
+            sources / "include/ids.h",
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
