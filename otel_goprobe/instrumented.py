@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.config import Config
+    from otel_goprobe.config import Config, Propagation
     from otel_goprobe.durations import Durations
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+_WARNINGS = {
+    "http2_requests": "HTTP/2 seen: not traced",
+    "unjoinable_connections": "a connection that is no TCP, or of a type that hides it, can't be joined with the other"
+    " end: only headers that applications send are followed on it",
+}
+"""What is said once of a target when one of its counters isn't 0 any more."""
 
 FileKey = tuple[int, int, int, int]
 """Device, inode, size and modification time in ns: what names an executable's content."""
@@ -49,7 +56,8 @@ class Instrumented:
     attachment: kernel.Attachment
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
-    http2_said: bool = False
+    said: set[str] = field(default_factory=set)
+    """Counters that were warned about."""
 
     @property
     def path(self) -> str:
@@ -78,6 +86,7 @@ class Targets:
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
         self._traces = config.traces
         self._sampling = config.sampling
+        self._propagation = config.propagation
         self._generation = 0
         self._kept_in_flight = config.max_in_flight // 4
         """Elements, over all targets, up to which one is kept for the next request of its connection."""
@@ -129,7 +138,7 @@ class Targets:
         except GoprobeError:
             os.close(file)
             raise
-        log.info(_attached_line(one, (time.monotonic() - began) * 1e3))
+        log.info(_attached_line(one, (time.monotonic() - began) * 1e3, self._propagation))
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
@@ -243,9 +252,10 @@ class Targets:
                 self._telemetry.started(new)
             elif name in probes.DROPS:
                 self._telemetry.dropped(name, new)
-        if one.counts["http2_requests"] and not one.http2_said:
-            one.http2_said = True
-            log.warning("pid %d (%s): HTTP/2 seen: not traced", one.target.pid, one.target.service)
+        for name, warning in _WARNINGS.items():
+            if one.counts[name] and name not in one.said:
+                one.said.add(name)
+                log.warning("pid %d (%s): %s", one.target.pid, one.target.service, warning)
 
     def type_name(self, slot: int, address: int) -> str:
         """Return the name of the Go type at a file address of a target's executable, ``_OTHER`` where there is none."""
@@ -296,12 +306,13 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
     }
 
 
-def _attached_line(one: Instrumented, milliseconds: float) -> str:
+def _attached_line(one: Instrumented, milliseconds: float, propagation: Propagation) -> str:
     sites = sum(len(probe.sites) for probe in one.plan.probes)
     libraries = ", ".join(dict.fromkeys(probe.library for probe in one.plan.probes))
     line = (
         f"attached pid={one.target.pid} service={one.target.service} go={one.target.process.build.go_version} "
-        f"libraries={libraries} probes={sites} ms={milliseconds:.0f}"
+        f"libraries={libraries} probes={sites} ms={milliseconds:.0f} "
+        f"propagation={propagation} ({probes.unreached(propagation)})"
     )
     missing = [f"{skip.what} ({skip.reason})" for skip in one.plan.skipped]
     return f"{line}; not covered: {'; '.join(missing)}" if missing else line

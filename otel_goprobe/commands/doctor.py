@@ -102,6 +102,7 @@ def _checks(flags: config.Flags) -> Iterator[Check]:
         if settings.disabled:
             yield Check("settings", "warn", "OTEL_SDK_DISABLED is set: run exports nothing", "unset it to get spans")
         if packages.state != "fail":
+            yield _propagation(settings)
             yield _tried("collector", lambda: _collector(settings))
 
 
@@ -213,6 +214,13 @@ def _go_processes() -> Check:
     return Check(
         "processes", "ok" if fit else "warn", f"{len(processes)} Go in sight, {fit} can be instrumented", remedy
     )
+
+
+def _propagation(settings: config.Config) -> Check:
+    from otel_goprobe import probes  # noqa: PLC0415 - as above
+
+    chosen = settings.propagation
+    return Check("propagation", "ok", f"{chosen}: {probes.unreached(chosen)}")
 
 
 def _collector(settings: config.Config) -> Check:

@@ -1,5 +1,6 @@
 """One declaration per instrumented library; base.py explains what they are made of."""
 
+from otel_goprobe.probes.propagation import possible, unreached
 from otel_goprobe.probes.registry import (
     DROPS,
     ID_SEEDS,
@@ -31,6 +32,8 @@ __all__ = [
     "observations",
     "options",
     "plan_of",
+    "possible",
     "select",
     "unit",
+    "unreached",
 ]
