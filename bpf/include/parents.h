@@ -63,12 +63,16 @@ static __always_inline struct http_server_in_flight *parent_by_context(struct ta
 								       u64 bias, u64 *g)
 {
 	struct goroutine_key key = {.slot = slot, .kind = KIND_http_server};
-	u64 context[2], inner = 0, cancel_itab = target->cancel_context_itab + bias, *owner;
+	u64 context[2], inner = 0, *owner;
 	struct http_server_in_flight *span;
 
 #pragma clang loop unroll(disable)
 	for (u32 hop = 0; hop < PARENT_HOPS; hop++) {
 		if (read_user_present(context, sizeof(context), context_addr) || !context[1])
+			break;
+		/* What wraps nothing. */
+		context[0] -= bias;
+		if (context[0] == target->background_context_itab || context[0] == target->todo_context_itab)
 			break;
 		context_addr = key.goid = context[1];
 		if (inner) {
@@ -79,7 +83,7 @@ static __always_inline struct http_server_in_flight *parent_by_context(struct ta
 				return span && span->live.context == inner ? span : 0;
 			}
 		}
-		inner = context[0] == cancel_itab ? context_addr : 0;
+		inner = context[0] == target->cancel_context_itab ? context_addr : 0;
 	}
 	return 0;
 }

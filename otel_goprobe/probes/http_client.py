@@ -339,6 +339,8 @@ LIBRARY = Library(
     ),
     facts=(
         Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
+        Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
+        Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("op_error_itab", "*net.OpError", "error", required=False),
         Itab("nothing_written_itab", "net/http.nothingWrittenError", "error", required=False),
