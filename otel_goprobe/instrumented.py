@@ -94,9 +94,12 @@ class Targets:
         self._cache_dir = config.cache_dir
         self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
+        self._traces = config.traces
         self._sampling = config.sampling
         self._propagation = config.propagation
         self._generation = 0
+        self._kept_in_flight = config.max_in_flight // 4
+        """Elements, over all targets, up to which one is kept for the next request of its connection."""
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
         self._plans: dict[FileKey, Plan] = {}
@@ -161,6 +164,9 @@ class Targets:
             row["options"] = self._options
             self._generation += 1
             row["generation"] = self._generation
+            row["kept_in_flight"] = self._kept_in_flight
+            for member in probes.ID_SEEDS:
+                row[member] = int.from_bytes(os.urandom(8))
             self._set_sampling(row, target.service)
             self._forget_slot(slot)
             if self._durations:
@@ -179,6 +185,9 @@ class Targets:
         return one
 
     def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        """Say which requests become spans; none where no exporter takes spans: nothing then leaves the kernel."""
+        if not self._traces:
+            return
         sampling = self._sampling
         sampler = sampling.of(service)
         row["sampling_bound"] = sampler.bound
@@ -230,18 +239,21 @@ class Targets:
                 tgid_slots.delete(tgid)
 
     def _sweep(self, slot: int) -> int:
-        """Delete what is in flight for a slot; return how many spans that were."""
+        """Delete what is kept for a slot; return how many spans were in flight."""
         key_dtype = self._program.dtype("goroutine_key")
         swept = 0
-        for library in probes.libraries():
+        for kind, library in probes.kinds().items():
             in_flight = self._program.maps[f"{library.stem}_inflight"]
-            for key in list(in_flight.keys()):
-                if np.frombuffer(key, key_dtype)["slot"][0] == slot and in_flight.delete(key):
-                    swept += 1
-        contexts = self._program.maps["live_contexts"]
-        for key in list(contexts.keys()):
-            if np.frombuffer(key, key_dtype)["slot"][0] == slot:
-                contexts.delete(key)
+            value_dtype = self._program.dtype(f"{library.stem}_in_flight")
+            for key in _of_slot(in_flight, slot, key_dtype):
+                value = in_flight.lookup(key)
+                if value is not None and in_flight.delete(key):
+                    swept += bool(np.frombuffer(value, value_dtype)["start_ns"][0])
+            self._program.maps["in_flight_elements"].update(_u32(kind), _u32(len(in_flight.keys())))
+        for name in ("goroutines", "live_contexts", "lineages"):
+            of_goroutines = self._program.maps[name]
+            for key in _of_slot(of_goroutines, slot, key_dtype):
+                of_goroutines.delete(key)
         return swept
 
     def read_counters(self, one: Instrumented) -> None:
@@ -277,6 +289,11 @@ class Targets:
     def summary(self) -> list[dict[str, object]]:
         """Return a line for each target there was."""
         return [*self.finished, *(_summary_of(one) for one in self)]
+
+
+def _of_slot(by_goroutine: kernel.Map, slot: int, key_dtype: np.dtype[np.void]) -> list[bytes]:
+    keys = by_goroutine.keys()
+    return [key for key in keys if np.frombuffer(key, key_dtype)["slot"][0] == slot]
 
 
 def _u32(value: int) -> bytes:

@@ -1,8 +1,8 @@
 """``--propagation wire``: a target -> its requests to other hosts carry a traceparent header, or why they don't.
 
-instrumented.py calls `attach` before a target's probes and `detach` behind them. The connection's probe arms a request
-(bpf/include/wire.h), the programs of the unit `wire` insert the header where it is sent; nothing of the target's memory
-is written.
+agent.py calls `wire_for`, instrumented.py `attach` before a target's probes and `detach` behind them. The connection's
+probe arms a request (bpf/include/wire.h), the programs of the unit `wire` insert the header where it is sent; nothing
+of the target's memory is written.
 """
 
 from __future__ import annotations
@@ -18,10 +18,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from otel_goprobe.config import Propagation
+    from otel_goprobe.config import Config, Propagation
     from otel_goprobe.model import Target
 
 log = logging.getLogger(__name__)
+
+
+def wire_for(
+    config: Config, core: kernel.Program, *, sees_kernel_pids: bool
+) -> contextlib.AbstractContextManager[Wire | None]:
+    """Give what inserts headers, to be closed with the agent; None where the run doesn't ask for it."""
+    if not config.wire:
+        return contextlib.nullcontext()
+    if config.write:
+        log.warning("--propagation write isn't there yet: as --propagation wire")
+    return Wire(core, config.cache_dir, sees_kernel_pids=sees_kernel_pids)
 
 
 class Wire:

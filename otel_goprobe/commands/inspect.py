@@ -105,7 +105,7 @@ def _identity(binary: GoBinary) -> dict[str, Any]:
 
 def _library(binary: GoBinary, outcome: LibraryOutcome) -> dict[str, Any]:
     return {
-        "library": outcome.library.import_path,
+        "library": outcome.library.label,
         "instrumented": not outcome.refused,
         "reason": outcome.refused,
         "probes": [

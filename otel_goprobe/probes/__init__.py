@@ -3,9 +3,12 @@
 from otel_goprobe.probes.propagation import possible, unreached
 from otel_goprobe.probes.registry import (
     DROPS,
+    ID_SEEDS,
     MAX_SLOTS,
+    RED_CHUNK,
     SHARED_MAP,
     counters,
+    durations,
     kinds,
     libraries,
     observations,
@@ -17,11 +20,14 @@ from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, sel
 
 __all__ = [
     "DROPS",
+    "ID_SEEDS",
     "MAX_SLOTS",
+    "RED_CHUNK",
     "SHARED_MAP",
     "LibraryOutcome",
     "consider",
     "counters",
+    "durations",
     "kinds",
     "libraries",
     "observations",

@@ -21,6 +21,10 @@ func parents() http.Handler {
 		"/background":            func(_ context.Context, id string) { call(context.Background(), id) },
 		"/fan-out":               func(ctx context.Context, id string) { inGoroutines(3, func() { call(ctx, id) }) },
 		"/fan-out-background":    func(_ context.Context, id string) { inGoroutines(3, func() { call(context.Background(), id) }) },
+		"/fan-out-waited": func(_ context.Context, id string) {
+			time.Sleep(time.Millisecond) // it may go on on another P
+			inGoroutines(3, func() { call(context.Background(), id) })
+		},
 		"/many-background":       func(_ context.Context, id string) { inGoroutines(40, func() { call(context.Background(), id) }) },
 		"/two-levels":            func(ctx context.Context, id string) { twoLevels(ctx, id) },
 		"/two-levels-background": func(_ context.Context, id string) { twoLevels(context.Background(), id) },
