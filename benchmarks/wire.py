@@ -1,9 +1,8 @@
 """What headers on the wire cost the client that sends them, between two network namespaces.
 
-``PYTHONPATH=tests python -m benchmarks.wire``, as root. The client (tests/go/wire) has a core of its own; server,
-agent and this process share the others. Rounds alternate between no agent, ``--propagation local``, which does nothing
-on such connections, and ``--propagation wire``. What the BPF programs take is measured in runs of their own, because
-that itself costs some 20 ns a run.
+``make bench-wire``. The client (tests/go/wire) has a core of its own; server, agent and this process share the others.
+Rounds alternate between no agent, ``--propagation local``, which does nothing on such connections, and ``--propagation
+wire``. What the BPF programs take is measured in runs of their own, because that itself costs some 20 ns a run.
 """
 
 from __future__ import annotations
