@@ -217,10 +217,12 @@ int wire_message(struct sk_msg_md *message)
 		count(header.slot, COUNTER_wire_failed);
 		return SK_PASS;
 	}
-	/* What was pushed is a piece of its own: this only points the context's data at it. */
-	if (bpf_msg_pull_data(message, line_bytes, line_bytes + TRACEPARENT_LINE_BYTES, 0))
+	/* What was pushed is a piece of its own now, and so is what lies before and behind it: each would be a segment of TCP. */
+	if (bpf_msg_pull_data(message, 0, seen + TRACEPARENT_LINE_BYTES, 0))
 		goto undo;
-	data = (u8 *)(long)message->data;
+	line_bytes &= WIRE_OFFSET_MASK;
+	asm volatile("" : "+r"(line_bytes));
+	data = (u8 *)(long)message->data + line_bytes;
 	end = (u8 *)(long)message->data_end;
 	if (data + TRACEPARENT_LINE_BYTES > end)
 		goto undo;

@@ -169,6 +169,19 @@ def test_an_armed_request_arrives_with_one_header(watched: Watched, hosts: Hosts
     assert watched.counts() == {"wire_injected": 1}
 
 
+def test_a_request_stays_one_segment(watched: Watched, hosts: Hosts) -> None:
+    """What is inserted doesn't tear it apart: each further segment would cost both hosts more than all else here."""
+    request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
+    with Exchange(hosts) as connection:
+        for sent in range(1, 24):
+            watched.arm(connection)
+            connection.client.sendall(request)
+            described = connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+            # tcpi_data_segs_out, include/uapi/linux/tcp.h
+            assert struct.unpack_from("=I", described, 156)[0] == sent
+        assert connection.arrived() == injected(request) * 23
+
+
 def test_flags_are_the_spans(watched: Watched, hosts: Hosts) -> None:
     """Not sampled: said so, not left out; bits that W3C doesn't define aren't passed on."""
     request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
