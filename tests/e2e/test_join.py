@@ -61,9 +61,9 @@ def verdict(spans: Sequence[Span]) -> Verdict:
 
 
 def traced(receiver: Receiver, *programs: Join) -> Agent:
-    """Start an agent on these processes."""
+    """Start an agent on these processes; with room for all spans, however slowly it is drained."""
     pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
-    return Agent(*pids, environment=receiver.environment)
+    return Agent(*pids, "--ring-size", "64MiB", environment=receiver.environment)
 
 
 WAYS: dict[str, tuple[list[str], list[str], str]] = {
