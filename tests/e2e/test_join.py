@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 SERVER, CLIENT = 2, 3
-REQUESTS, CONCURRENCY = 1009, 16
+REQUESTS, CONCURRENCY = int(os.environ.get("JOIN_REQUESTS", "1009")), 16
 SENT = f"00-{'4b' * 16}-{'7c' * 8}-01"
 
 
