@@ -145,14 +145,14 @@ static __always_inline void http_client_count(struct target *target, u32 slot, s
 	struct red_key key = {.slot = slot, .kind = KIND_http_client, .status = fixed->status, .error = fixed->error};
 	struct red_text text = {};
 
+	request->method = method.length ? 0 : 0x544547; /* "GET", of which "" is a short form */
 	if (method.length <= 8) {
 		CLAMP(method.length, 8);
-		read_user_present(&key.word, method.length, method.data);
-		if (!method.length)
-			key.word = 0x544547; /* "GET" */
-		else if (!HTTP_SERVER_KNOWN_METHOD(key.word))
-			key.word = 0;
+		read_user_present(&request->method, method.length, method.data);
 	}
+	if (!HTTP_SERVER_KNOWN_METHOD(request->method))
+		request->method = 0;
+	key.word = request->method;
 	key.traits[0] = http_client_part(request, target->url_scheme).length == 5; /* https */
 	key.traits[1] = fixed->protocol;
 	if (red_text_read(http_client_part(request, target->url_host), &text))
@@ -160,26 +160,23 @@ static __always_inline void http_client_count(struct target *target, u32 slot, s
 	red_count(target, &key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
 }
 
-/* Redirects that led to a request: net/http/client.go, do, makes one that names the response that redirected it; up to ten
- * times by default. */
-static __always_inline u32 http_client_redirects(struct target *target, u64 request)
+/* Counts the redirects that led to a request: net/http/client.go, do, makes one that names the response that redirected it;
+ * up to ten times by default. Counted in the map's memory, of which the verifier knows no values that tell rounds apart. */
+static __always_inline void http_client_redirects(struct target *target, struct http_client_in_flight *request)
 {
-	u32 found = 0;
+	u64 previous = request->request, response;
 
 	if (target->request_response == MISSING || target->response_request == MISSING)
-		return 0;
+		return;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 16; i++) {
-		u64 response = 0;
-
-		if (read_user_present(&response, sizeof(response), request + target->request_response) || !response)
+		if (read_user_present(&response, sizeof(response), previous + target->request_response) || !response)
 			break;
-		found++;
-		request = go_read_word(response, target->response_request);
-		if (!request)
+		request->resends++;
+		previous = go_read_word(response, target->response_request);
+		if (!previous)
 			break;
 	}
-	return found;
 }
 
 static __always_inline void http_client_submit(struct target *target, u32 slot, struct http_client_in_flight *request,
@@ -192,12 +189,10 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	struct go_string url = {.data = scheme.data};
 	u64 end = host.data + host.length;
 
-	if (path.length)
-		fixed->url_traits = HTTP_CLIENT_URL_RAW_PATH;
-	else
+	fixed->url_traits = HTTP_CLIENT_URL_RAW_PATH * (is_zero(path.length) ^ 1) |
+			    HTTP_CLIENT_URL_USER * (is_zero(http_client_part(request, target->url_user).data) ^ 1);
+	if (!path.length)
 		path = http_client_part(request, target->url_path);
-	if (http_client_part(request, target->url_user).data)
-		fixed->url_traits |= HTTP_CLIENT_URL_USER;
 	/* scheme "://" host path "?" query, of one string? */
 	if (!fixed->url_traits && host.data == scheme.data + scheme.length + 3 && (!path.length || path.data == end) &&
 	    (!query.length || query.data == end + path.length + 1)) {
@@ -205,7 +200,8 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 		if (query.length)
 			url.length += query.length + 1;
 	}
-	fixed->resends = request->attempts + http_client_redirects(target, request->request);
+	http_client_redirects(target, request);
+	fixed->resends = request->resends;
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
 	fixed->header.kind = KIND_http_client;
@@ -271,10 +267,11 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	method = http_client_read_request(target, request);
-	if (target->options & OPTION_red)
-		http_client_count(target, slot, request, &fixed, method, duration_ns);
+	/* In this order the verifier walks a third of the instructions. */
 	if (kept)
 		http_client_submit(target, slot, request, &fixed, method);
+	if (target->options & OPTION_red)
+		http_client_count(target, slot, request, &fixed, method, duration_ns);
 }
 
 /* func (pc *persistConn) roundTrip(req *transportRequest) (*Response, error), since Go 1.1: on the goroutine of the
@@ -301,7 +298,7 @@ int http_client_connection(struct pt_regs *ctx)
 		request->start_ns = request->failed_ns;
 		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
 		request->failed_ns = 0;
-		request->attempts++;
+		request->resends++;
 	}
 	connection = connection_of_client(target, slot, KIND_http_client, GO_ARG1(ctx), target->persist_conn_conn,
 					  target->persist_conn_nwrite, request->bias);

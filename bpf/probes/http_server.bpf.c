@@ -7,7 +7,6 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 {
 	struct goroutine_key key = http_server_key(ctx, slot);
 	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
-	struct goroutine_key own = key;
 	struct go_string *headers;
 	struct trace_context context;
 	union http_server_scratch *scratch;
@@ -39,8 +38,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		__builtin_memset(&scratch->text, 0, sizeof(scratch->text));
 		header_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch->text, &context);
 	}
-	own.goid = request->goid;
-	parent_span_id = connection_adopt(target, &own, request->connection, request->bias, &context, header_span_id);
+	parent_span_id = connection_adopt(&request->joined, now, &context, header_span_id);
 	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : &context);
 	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !target->http_client_start_address) {

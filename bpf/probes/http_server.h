@@ -48,6 +48,7 @@ struct http_server_in_flight {
 	char peer[HTTP_SERVER_MAX_PEER];
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct live_span live;
+	struct connection_key joined; /* the connection as its client's side knows it */
 	u64 scratch[GO_BLOCK_BYTES / 8];  /* for the start, in place of the stack, which has 512 bytes */
 };
 
@@ -56,6 +57,7 @@ union http_server_scratch {
 	struct go_block block;
 	struct go_walk walk;
 	struct traceparent_text text;
+	struct connection connection;
 };
 
 _Static_assert(sizeof(union http_server_scratch) <= GO_BLOCK_BYTES, "scratch of http_server_in_flight");

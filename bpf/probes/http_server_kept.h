@@ -74,6 +74,8 @@ static __always_inline struct http_server_in_flight *http_server_connect(struct 
 	request->bias = GO_PC(ctx) - target->http_server_start_address;
 	request->connection = go_read_word(response, target->response_conn);
 	request->tls = go_read_word(request->connection, target->conn_tls_state) != 0;
+	connection_of_server(target, key->slot, request->connection, request->bias,
+			     &((union http_server_scratch *)request->scratch)->connection, &request->joined);
 	peer = go_read_string(request->connection, target->conn_remote_addr);
 	bytes = peer.length;
 	CLAMP(bytes, 48);

@@ -354,6 +354,7 @@ LIBRARY = Library(
     ),
     facts=(
         Itab("http_server_response_itab", "*net/http.response", "net/http.ResponseWriter"),
+        Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_uri", "net/http.Request", "RequestURI", required=True),
         Field("request_host", "net/http.Request", "Host", lost="server.address"),

@@ -49,7 +49,7 @@ ID_SEEDS = ("id_seed_high", "id_seed_low")
 """Random 64-bit members of ``struct target``, from which bpf/include/ids.h makes ids."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
-    Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
+    Field("g_parent_goid", "runtime.g", "parentGoid"),
     StructPresent("swiss_maps", "internal/runtime/maps.Map"),
     Itab("tcp_conn_itab", "*net.TCPConn", "net.Conn", required=False),
     Field("tcp_conn_fd", "net.TCPConn", "conn.fd"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 SERVER, CLIENT = 2, 3
-REQUESTS, CONCURRENCY = 1009, 16
+REQUESTS, CONCURRENCY = int(os.environ.get("JOIN_REQUESTS", "1009")), 16
 SENT = f"00-{'4b' * 16}-{'7c' * 8}-01"
 
 
@@ -61,9 +61,9 @@ def verdict(spans: Sequence[Span]) -> Verdict:
 
 
 def traced(receiver: Receiver, *programs: Join) -> Agent:
-    """Start an agent on these processes."""
+    """Start an agent on these processes; with room for all spans, however slowly it is drained."""
     pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
-    return Agent(*pids, environment=receiver.environment)
+    return Agent(*pids, "--ring-size", "64MiB", environment=receiver.environment)
 
 
 WAYS: dict[str, tuple[list[str], list[str], str]] = {
