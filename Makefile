@@ -59,13 +59,14 @@ test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, fro
 
 bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	@scripts/apt-missing wrk
-	scripts/as-root $(VENV)/python -m benchmarks.overhead
+	scripts/as-root $(VENV)/python -m benchmarks.overhead --into docs/overhead.md
 
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
-	scripts/as-root $(VENV)/python -m benchmarks.sites
+	scripts/as-root $(VENV)/python -m benchmarks.sites --into docs/overhead.md
 
-bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
-	$(VENV)/python -m benchmarks.encode
+bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its limit
+	$(VENV)/python -m benchmarks.encode --into docs/overhead.md
+	scripts/as-root $(VENV)/python -m benchmarks.encode --produce --into docs/overhead.md
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

@@ -105,7 +105,7 @@ class Config:
     """Requests at once, over all targets."""
     max_series: int = 4096
     """Combinations of attributes of metrics, over all targets."""
-    ring_bytes: int = 4 * 2**20
+    ring_bytes: int = 2 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
     summary_json: str = ""
@@ -163,7 +163,7 @@ class Flags:
     """``errors,slower=500ms``."""
     max_in_flight: int = 16384
     max_series: int = 4096
-    ring_bytes: int = 4 * 2**20
+    ring_bytes: int = 2 * 2**20
     summary_json: str = ""
     user: str = ""
     log_level: LogLevel | None = None
