@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from otel_goprobe.model import Unit, UnitProgram
-from otel_goprobe.probes.base import Fact, Field, Itab, Library, StructPresent
+from otel_goprobe.probes.base import Fact, Field, Itab, Library, ReadOnly, StructPresent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,7 @@ SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
     Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
     StructPresent("swiss_maps", "internal/runtime/maps.Map"),
+    ReadOnly("read_only_end"),
 )
 """What bpf/include/go.h asks for. Source of the names: src/runtime/runtime2.go, src/internal/runtime/maps/map.go."""
 
@@ -75,12 +76,12 @@ def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
     facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, Itab)), *SAMPLING_U64, *ID_SEEDS):
+    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly))), *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
     for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
-        if not isinstance(fact, Itab):
+        if not isinstance(fact, (Itab, ReadOnly)):
             yield fact.member, "u16"
 
 

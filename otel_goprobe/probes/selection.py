@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
-from otel_goprobe.probes.base import Block, Fact, Field, Hook, Itab, Library, Role, StructPresent, Way
+from otel_goprobe.probes.base import Block, Fact, Field, Hook, Itab, Library, ReadOnly, Role, StructPresent, Way
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FactOutcome:
     value: int
     """Offset in bytes, address before load bias, or 0 and 1; `MISSING` for an offset that isn't there."""
     source: str
-    """``types``, ``dwarf+types``, ``itabs``; empty where nothing was found."""
+    """``types``, ``dwarf+types``, ``itabs``, ``segments``; empty where nothing was found."""
     reason: str = ""
     """Why nothing was found."""
 
@@ -155,6 +155,8 @@ def _learn(binary: GoBinary, fact: Fact) -> FactOutcome:
     try:
         if isinstance(fact, StructPresent):
             return FactOutcome(fact, int(binary.struct(fact.struct) is not None), "types")
+        if isinstance(fact, ReadOnly):
+            return FactOutcome(fact, binary.read_only_end, "segments")
         if isinstance(fact, Itab):
             address = binary.itab(fact.concrete, fact.interface)
             if address is not None:
