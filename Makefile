@@ -74,16 +74,17 @@ test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, fro
 
 bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	@scripts/apt-missing wrk
-	scripts/as-root $(VENV)/python -m benchmarks.overhead
+	scripts/as-root $(VENV)/python -m benchmarks.overhead --into docs/overhead.md
 
 bench-start: bundle  ## half a minute: from the start of the agent to its probes, and to the first span
 	scripts/as-root $(VENV)/python -m benchmarks.start
 
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
-	scripts/as-root $(VENV)/python -m benchmarks.sites
+	scripts/as-root $(VENV)/python -m benchmarks.sites --into docs/overhead.md
 
-bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
-	$(VENV)/python -m benchmarks.encode
+bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its limit
+	$(VENV)/python -m benchmarks.encode --into docs/overhead.md
+	scripts/as-root $(VENV)/python -m benchmarks.encode --produce --into docs/overhead.md
 
 bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
 	@scripts/apt-missing wrk

@@ -1,15 +1,14 @@
-"""The agent's pipeline behind the ring buffer, alone and at its limit, over the records of real requests.
+"""The agent's pipeline behind the ring buffer, alone, over the records of real requests: at its limit, and at rates.
 
-For encode.py. The records are read once from go/server, by the agent's own programs; then each turn gives them new ids
-and times and takes them through what the agent does: columns, encoding, queue, transport. The exporter's thread has its
-own clock, so that both its CPU and the loop's are told apart.
+For encode.py. The records are read once from go/server, through the agent's own programs; then turn after turn of them
+goes through what the agent does with a drain: conversion, queue, transport. The exporter's thread has a clock of its
+own, so that its CPU and the loop's are told apart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,144 +18,173 @@ from benchmarks.machine import table
 from benchmarks.processes import Server, wait_until
 from benchmarks.receivers import receiving
 from benchmarks.sample import RESOURCE
-from benchmarks.sites import plan_of_server
-from otel_goprobe import config, export, kernel, probes
-from otel_goprobe.spans import Clock
+from otel_goprobe import agent, config, export, kernel, probes
+from otel_goprobe.conversion import Converter
+from otel_goprobe.discovery.watch import Discovery
+from otel_goprobe.instrumented import Targets
 from otel_goprobe.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from benchmarks.receivers import Receiver
-    from otel_goprobe.model import SpanColumns
-    from otel_goprobe.probes.base import Library
+    from otel_goprobe.kernel import Program
 
-BATCHES = (50, 500, 2500, 8192)
-"""Records a drain: 100 ms at 500, 5,000, 25,000 and 82,000 requests/s."""
+BATCHES = (50, 500, 2000, 8192)
+"""Records a drain."""
+RATES = (100, 1_000, 10_000, 100_000)
+SERVICES = (1, 100)
 
+SIZE = 256
+"""Of the records, bytes; their texts decide which ring a record goes to."""
 RING_BYTES = 4 * 2**20
 RECORD_S = 1.0
 
 
-@dataclass
-class Conversion:
-    """What a library's `columns` may ask for."""
-
-    clock: Clock
-    options: frozenset[str] = frozenset()
-
-    def type_name(self, slot: int, address: int) -> str:
-        """No handler panics here."""
-        raise LookupError(f"slot {slot}, address {address:#x}")
-
-
-def recorded(size: int = 256) -> tuple[Library, npt.NDArray[np.void], float]:
+@contextlib.contextmanager
+def recorded() -> Iterator[tuple[Program, npt.NDArray[np.void], float]]:
     """Record requests for a second.
 
-    Args:
-        size: of the records, bytes.
-
-    Returns:
-        Whose records they are, the records, and µs a record to read them from the ring.
+    Yields:
+        The program whose layouts the records have, the records, shape (n,) of ``V256``, and µs a record to read them
+        from the ring.
     """
-    sizes = dict.fromkeys(("ring_256", "ring_1024"), RING_BYTES)
+    sizes = dict.fromkeys((f"ring_{size}" for size in agent.RINGS), RING_BYTES)
     with (
         Server() as server,
         kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=config.cache_dir(), sizes=sizes) as program,
+        contextlib.closing(kernel.Ring(program.maps[f"ring_{SIZE}"], np.dtype(f"V{SIZE}"))) as ring,
     ):
-        plan = plan_of_server(server.path)
-        row = np.zeros(1, program.dtype("target"))
-        for member, value in plan.values.items():
-            row[member] = value
-        row["active"] = 1
-        program.maps["targets"].update(bytes(4), row.tobytes())
-        (kind, library), *_ = probes.kinds().items()
-        with (
-            contextlib.closing(kernel.Ring(program.maps[f"ring_{size}"], np.dtype(f"V{size}"))) as ring,
-            kernel.attach(program, plan, pid=server.pid, exe_path=f"/proc/{server.pid}/exe", slot=0),
-        ):
-            Load("/small").run(server, RECORD_S)
-            began = time.thread_time_ns()
-            raw = ring.drain()
-            read_us = (time.thread_time_ns() - began) / 1e3 / max(len(raw), 1)
-        if not len(raw) or (raw.view(np.uint16).reshape(len(raw), -1)[:, 0] != kind).any():
-            raise SystemExit("the requests left no records of the kind that was expected")
-        return library, raw.view(program.dtype(f"{library.stem}_record_{size}")), read_us
+        settings = _settings(pids=(server.pid,))
+        (target,) = Discovery(settings).scan().appeared
+        targets = Targets(program, settings, Telemetry())
+        one = targets.attach(target)
+        Load("/small").run(server, RECORD_S)
+        targets.detach(one)
+        began = time.thread_time_ns()
+        records = ring.drain()
+        read_us = (time.thread_time_ns() - began) / 1e3 / max(len(records), 1)
+        targets.release(one)
+        if not len(records):
+            raise SystemExit("the requests left no records")
+        yield program, records, read_us
+
+
+def _settings(**flags: Any) -> config.Config:
+    return config.from_environment_and_flags(config.Flags(**flags), variables={})
 
 
 class Pipeline:
-    """Columns, encoder and exporter, as the agent has them.
+    """Converter and exporter, as the agent has them.
 
     Args:
-        library: whose records come.
+        program: for the layouts of records.
         endpoint: of the receiver.
     """
 
-    def __init__(self, library: Library, endpoint: str) -> None:
-        self._library = library
-        self._conversion = Conversion(Clock())
-        self._encoder = export.Encoder()
+    def __init__(self, program: Program, endpoint: str) -> None:
+        settings = _settings(endpoint=endpoint, exporter="otlp", every=True)
         self.telemetry = Telemetry()
-        settings = config.from_environment_and_flags(
-            config.Flags(exporter="otlp", endpoint=endpoint, every=True), variables={}
-        )
+        self._converter = Converter(program, settings, self.telemetry, lambda slot, address: f"{slot} {address:#x}")
+        self._resources = {slot: {**RESOURCE, "service.name": f"bench-{slot}"} for slot in range(max(SERVICES))}
         self.exporter = export.make_exporter(settings, self.telemetry)
-        self.ns = {"columns": 0, "encode": 0, "submit": 0}
+        self.loop_ns = 0
 
     def turn(self, records: npt.NDArray[np.void]) -> None:
         """Take one drain's records through it."""
-        clocks = [time.thread_time_ns()]
-        self._conversion.clock.recalibrate()
-        columns: SpanColumns = self._library.columns(records, self._conversion)
-        clocks.append(time.thread_time_ns())
-        requests = self._encoder.encode(columns, {0: RESOURCE})
-        clocks.append(time.thread_time_ns())
-        for request in requests:
-            self.exporter.submit(request)
-        clocks.append(time.thread_time_ns())
-        for stage, began, ended in zip(self.ns, clocks, clocks[1:], strict=False):
-            self.ns[stage] += ended - began
+        began = time.thread_time_ns()
+        self._converter.clock.recalibrate()
+        for first in range(0, len(records), agent.DRAIN_RECORDS):
+            some = records[first : first + agent.DRAIN_RECORDS]
+            for request in self._converter.convert(SIZE, some, self._resources):
+                self.exporter.submit(request)
+        self.loop_ns += time.thread_time_ns() - began
+
+
+class Turns:
+    """Drains of so many records each, of so many services.
+
+    Args:
+        program: for the layout of the records.
+        records: where they are taken from.
+        count: of a drain.
+        services: among which they are spread evenly.
+    """
+
+    def __init__(self, program: Program, records: npt.NDArray[np.void], count: int, services: int) -> None:
+        generator = np.random.default_rng(7)
+        self._turns = []
+        for _ in range(8):
+            turn = records[generator.integers(0, len(records), count)]
+            header = np.ndarray(turn.shape, program.dtype("span_header"), turn, strides=turn.strides)
+            header["slot"] = generator.integers(0, services, count)
+            for name in ("trace_id", "span_id"):
+                header[name] = generator.integers(1, 2**63, header[name].shape, np.uint64)
+            self._turns.append(turn)
+        self._next = 0
+
+    def next(self) -> npt.NDArray[np.void]:
+        """Return the next one."""
+        self._next = (self._next + 1) % len(self._turns)
+        return self._turns[self._next]
 
 
 def run(seconds: float, *, real: bool) -> dict[str, Any]:
-    """Drive the pipeline as fast as it goes, so long for each batch size.
+    """Drive the pipeline as fast as it goes, by batch size, and at fixed rates, by number of services.
 
     Args:
         seconds: for each.
         real: to a Collector; else to the process that discards.
     """
-    library, records, read_us = recorded()
-    generator = np.random.default_rng(7)
-    results: dict[str, Any] = {"records": len(records), "read_us": read_us, "batches": {}}
-    with receiving(real=real) as receiver:
-        results["receiver"] = receiver.what
-        for size in BATCHES:
-            turns = [records[generator.integers(0, len(records), size)] for _ in range(16)]
-            results["batches"][size] = _limit(Pipeline(library, receiver.endpoint), receiver, turns, seconds)
+    with recorded() as (program, records, read_us), receiving(real=real) as receiver:
+        results: dict[str, Any] = {"records": len(records), "read_us": read_us, "receiver": receiver.what}
+        results["batches"] = {
+            size: _drive(Pipeline(program, receiver.endpoint), receiver, Turns(program, records, size, 1), 0, seconds)
+            for size in BATCHES
+        }
+        results["rates"] = {}
+        for services in SERVICES:
+            for rate in RATES:
+                interval = _interval_s(rate)
+                turns = Turns(program, records, max(round(rate * interval), 1), services)
+                found = _drive(Pipeline(program, receiver.endpoint), receiver, turns, interval, seconds)
+                results["rates"][f"{rate:,} spans/s, {services} services"] = found
     return results
 
 
-def _limit(pipeline: Pipeline, receiver: Receiver, turns: list[npt.NDArray[np.void]], seconds: float) -> dict[str, Any]:
-    """Take `turns` through the pipeline, again and again, for so long."""
+def _interval_s(rate: int) -> float:
+    """Return how long the agent would wait between two drains at so many spans a second."""
+    wanted = agent.WANTED_FILL * config.Flags().ring_bytes / (SIZE + 8) / rate
+    return min(max(wanted, agent.SHORTEST_INTERVAL_S), agent.LONGEST_INTERVAL_S)
+
+
+def _drive(pipeline: Pipeline, receiver: Receiver, turns: Turns, interval_s: float, seconds: float) -> dict[str, Any]:
+    """Take `turns` through the pipeline for so long, one each `interval_s`."""
     came = receiver.spans()
-    pipeline.turn(turns[0])
-    pipeline.ns = dict.fromkeys(pipeline.ns, 0)
-    began, cpu, count = time.monotonic(), time.process_time_ns(), 0
+    pipeline.turn(turns.next())
+    pipeline.loop_ns = count = 0
+    began, cpu = time.monotonic(), time.process_time_ns()
+    next_at = began
     while time.monotonic() - began < seconds:
-        for turn in turns:
-            pipeline.turn(turn)
-            count += len(turn)
-    pipeline.exporter.flush(30.0)
+        turn = turns.next()
+        pipeline.turn(turn)
+        count += len(turn)
+        next_at += interval_s
+        if interval_s:
+            time.sleep(max(next_at - time.monotonic(), 0))
     elapsed = time.monotonic() - began
-    stages = {stage: ns / 1e3 / count for stage, ns in pipeline.ns.items()}
-    total = (time.process_time_ns() - cpu) / 1e3 / count
+    pipeline.exporter.flush(30.0)
+    total_ns = time.process_time_ns() - cpu
     pipeline.exporter.close(5.0)
     snapshot = pipeline.telemetry.snapshot()
     wait_until(lambda: receiver.spans() - came >= snapshot.exported, 5.0)
     return {
-        **stages,
-        "send": total - sum(stages.values()),
-        "total_us": total,
+        "loop_us": pipeline.loop_ns / 1e3 / count,
+        "send_us": (total_ns - pipeline.loop_ns) / 1e3 / count,
+        "total_us": total_ns / 1e3 / count,
+        "share": total_ns / 1e9 / elapsed,
         "spans_per_s": count / elapsed,
         "exported": snapshot.exported,
         "received": receiver.spans() - came,
@@ -165,20 +193,24 @@ def _limit(pipeline: Pipeline, receiver: Receiver, turns: list[npt.NDArray[np.vo
 
 
 def text(results: dict[str, Any]) -> str:
-    """Return the table as Markdown."""
-    stages = ("columns", "encode", "submit", "send", "total_us")
-    rows = [
-        [
-            f"{size:,}",
-            *(f"{one[stage]:.2f}" for stage in stages),
-            f"{one['spans_per_s']:,.0f}",
-            f"{one['received'] / max(one['exported'], 1):.3f}",
-            ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
-        ]
-        for size, one in results["batches"].items()
-    ]
-    header = ["records a drain", *stages[:-1], "all, µs a span", "spans/s", "received of exported", "dropped"]
+    """Return both tables as Markdown."""
+    header = ["conversion", "sending", "all, µs a span", "of a core", "spans/s", "received of exported", "dropped"]
+    at_limit = table(
+        ["records a drain", *header], [[f"{size:,}", *_row(one)] for size, one in results["batches"].items()]
+    )
+    at_rates = table(["rate", *header], [[rate, *_row(one)] for rate, one in results["rates"].items()])
     return (
         f"µs of CPU a span, over {results['records']:,} records of real requests; reading them from the ring"
-        f" {results['read_us']:.2f}; spans go to: {results['receiver']}.\n\n{table(header, rows)}"
+        f" {results['read_us']:.2f}; spans go to: {results['receiver']}. As fast as it goes:\n\n{at_limit}\n\n"
+        f"At fixed rates:\n\n{at_rates}"
     )
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    return [
+        *(f"{one[stage]:.2f}" for stage in ("loop_us", "send_us", "total_us")),
+        f"{one['share']:.2%}",
+        f"{one['spans_per_s']:,.0f}",
+        f"{one['received'] / max(one['exported'], 1):.3f}",
+        ", ".join(f"{reason} {count:,}" for reason, count in one["dropped"].items()),
+    ]

@@ -31,7 +31,7 @@
 /* The same for what is read at every request: without faulting pages in, which takes a quarter of the time, then again by
  * read_user where that fails. */
 #define read_user_present(to, size, from)                                                                                 \
-	(bpf_probe_read_user(to, size, (void *)(from)) ? read_user(to, size, from) : 0)
+	(__builtin_expect(bpf_probe_read_user(to, size, (void *)(from)), 0) ? read_user(to, size, from) : 0)
 
 struct go_string {
 	u64 data;
@@ -85,7 +85,7 @@ static __always_inline void go_field(struct go_block *block, u64 object, u16 sta
 {
 	u64 within = (u16)(offset - start);
 
-	if (block) {
+	if (__builtin_expect(block != 0, 1)) {
 		CLAMP(within, 192);
 		block = (struct go_block *)((char *)block + (within & ~7ULL));
 		to[0] = block->words[0];
@@ -149,7 +149,8 @@ static __always_inline u64 go_header_of(u64 low, u64 high)
 	       HEADER_USER_AGENT * is_zero((low ^ 0x6567412d72657355ULL) | (high ^ 0x746eULL));
 }
 
-/* What the walk needs of the stack, which has 512 bytes; zeroed by the caller, free for other use afterwards. */
+/* What the walk needs room for; free for other use afterwards. Nothing is taken from it that the walk didn't put there: where
+ * a read fails it zeroes. On the stack the verifier wants to see it zeroed by the caller. */
 struct go_walk {
 	struct go_map head;
 	u64 words[2];

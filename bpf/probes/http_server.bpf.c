@@ -30,10 +30,8 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
 	if (target->options & OPTION_user_agent)
 		wanted |= 1 << HEADER_USER_AGENT;
-	if (wanted && request->header) {
-		__builtin_memset(&scratch->walk, 0, sizeof(scratch->walk));
+	if (wanted && request->header)
 		go_headers(request->header, target->swiss_maps, wanted, &scratch->walk, headers);
-	}
 	if (headers[HEADER_TRACEPARENT].length) {
 		__builtin_memset(&scratch->text, 0, sizeof(scratch->text));
 		header_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch->text, &context);
@@ -201,8 +199,26 @@ static __always_inline struct go_string http_server_route(struct target *target,
 	return go_read_string(go_read_word(request->mux_request, target->request_pat), target->pattern_str);
 }
 
+/* Brings the route's text to `request->route`; returns its length. A pattern that the executable has as a constant is read
+ * once a connection, as long as its requests have no other. */
+static __always_inline u32 http_server_read_route(struct target *target, struct http_server_in_flight *request)
+{
+	struct go_string route = http_server_route(target, request);
+
+	if (!route.length)
+		return 0;
+	if (route.data == request->route_data && route.length == request->route_length)
+		return request->route_bytes;
+	__builtin_memset(&request->route, 0, sizeof(request->route));
+	request->route_bytes = red_text_read(route, &request->route);
+	request->route_data = route.data - request->bias < target->read_only_end ? route.data : 0;
+	request->route_length = route.length;
+	request->route_id = 0;
+	return request->route_bytes;
+}
+
 static __always_inline void http_server_count(struct target *target, u32 slot, struct http_server_in_flight *request,
-					      struct http_server_fixed *fixed, u64 duration_ns, struct red_text *route)
+					      struct http_server_fixed *fixed, u64 duration_ns)
 {
 	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http_server, .status = fixed->status};
 
@@ -213,13 +229,17 @@ static __always_inline void http_server_count(struct target *target, u32 slot, s
 		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
 	key.traits[0] = fixed->tls;
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = fixed->route_bytes ? red_text_id(route) : 0;
-	red_count(target, &key, route, duration_ns, RED_BUCKET_http_server(duration_ns));
+	if (fixed->route_bytes) {
+		if (!request->route_id)
+			request->route_id = red_text_id(&request->route);
+		key.text = request->route_id;
+	}
+	red_count(target, &key, &request->route, duration_ns, RED_BUCKET_http_server(duration_ns));
 }
 
 /* Submits the request's record. */
 static __always_inline void http_server_submit(u32 slot, struct http_server_in_flight *request,
-					       struct http_server_fixed *fixed, struct red_text *route)
+					       struct http_server_fixed *fixed)
 {
 	fixed->header.kind = KIND_http_server;
 	fixed->header.slot = slot;
@@ -241,7 +261,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		COPY_READ(record, line, request->line_text, request->line.length);
 		COPY(record, host, request->host, 32);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
-		COPY_READ(record, route, route, fixed->route_bytes);
+		COPY_READ(record, route, &request->route, fixed->route_bytes);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct http_server_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
@@ -254,7 +274,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		COPY(record, line, request->line, 344);
 		COPY(record, host, request->host, 88);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
-		COPY_READ(record, route, route, fixed->route_bytes);
+		COPY_READ(record, route, &request->route, fixed->route_bytes);
 		COPY(record, user_agent, request->headers[HEADER_USER_AGENT], 136);
 		COPY(record, tracestate, request->headers[HEADER_TRACESTATE], 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
@@ -266,7 +286,6 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 					       enum http_server_end end)
 {
 	struct http_server_fixed fixed = {};
-	struct red_text route = {};
 	u64 duration_ns, status = 0;
 	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
 
@@ -294,11 +313,11 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.protocol_major = request->protocol_major;
 	fixed.protocol_minor = request->protocol_minor;
 	fixed.panic_type = request->panic_type;
-	fixed.route_bytes = red_text_read(http_server_route(target, request), &route);
+	fixed.route_bytes = http_server_read_route(target, request);
 	if (target->options & OPTION_red)
-		http_server_count(target, slot, request, &fixed, duration_ns, &route);
+		http_server_count(target, slot, request, &fixed, duration_ns);
 	if (kept)
-		http_server_submit(slot, request, &fixed, &route);
+		http_server_submit(slot, request, &fixed);
 }
 
 static __always_inline int http_server_request_end(struct pt_regs *ctx, enum http_server_end end, int check_response)

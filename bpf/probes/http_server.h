@@ -44,7 +44,12 @@ struct http_server_in_flight {
 	u8 tls;
 	u8 peer_bytes;
 	u8 method_bytes;
-	u8 reserved[5];
+	u8 route_bytes;
+	u8 reserved[4];
+	u64 route_data;		/* where `route` was read, in memory that is never written to; else 0 */
+	u64 route_length;	/* of all of it */
+	u64 route_id;		/* as metrics know it; 0: not computed yet */
+	struct red_text route;	/* the last request's */
 	char peer[HTTP_SERVER_MAX_PEER];
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct live_span live;

@@ -262,6 +262,13 @@ class GoBinary:
             struct_type = self._types.struct_at(field.type_address)
         return None
 
+    @property
+    def read_only_end(self) -> int:
+        """Address of the first segment that can be written to; 0 where code or constants lie behind it."""
+        writable = [segment.address for segment in self._elf.segments if segment.writable]
+        fixed = [segment.address + segment.size for segment in self._elf.segments if not segment.writable]
+        return min(writable) if writable and max(fixed, default=0) <= min(writable) else 0
+
     @_damage_told
     def itab(self, concrete: str, interface: str) -> int | None:
         """Address of the itab of a concrete type (``*net/http.response``) for an interface; None if there is none."""

@@ -6,8 +6,8 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`, `Variable`, `Block`: what the C code must know of the executable; each a member of
-  ``struct target``.
+- `Field`, `Itab`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
+  member of ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
 """
@@ -271,7 +271,19 @@ class Block:
         return start if min(offsets) >= start and not any(offset % _WORD_BYTES for offset in offsets) else None
 
 
-Fact = Field | Itab | StructPresent | Variable | Block
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """Address before load bias behind what of the executable is never written to, for C a ``u64``; 0 if unknown."""
+
+    member: str
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return "end of what is read-only"
+
+
+Fact = Field | Itab | StructPresent | Variable | ReadOnly | Block
 
 
 class Conversion(Protocol):

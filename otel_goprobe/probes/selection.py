@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
-from otel_goprobe.probes.base import Block, Fact, Field, Hook, Itab, Library, Role, StructPresent, Variable, Way
+from otel_goprobe.probes.base import (
+    Block,
+    Fact,
+    Field,
+    Hook,
+    Itab,
+    Library,
+    ReadOnly,
+    Role,
+    StructPresent,
+    Variable,
+    Way,
+)
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
@@ -48,7 +60,7 @@ class FactOutcome:
     value: int
     """Offset in bytes, address before load bias, or 0 and 1; `MISSING` for an offset that isn't there."""
     source: str
-    """``types``, ``dwarf+types``, ``itabs``; empty where nothing was found."""
+    """``types``, ``dwarf+types``, ``itabs``, ``segments``; empty where nothing was found."""
     reason: str = ""
     """Why nothing was found."""
 
@@ -170,6 +182,8 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
         return None if offset is None else (offset.offset, offset.source)
     if isinstance(fact, Block):
         return _block(binary, fact)
+    if isinstance(fact, ReadOnly):
+        return binary.read_only_end, "segments"
     if isinstance(fact, Itab):
         address, source = binary.itab(fact.concrete, fact.interface), "itabs"
     else:
