@@ -82,6 +82,7 @@ class Program:
             try:
                 loaded = self._load_all(entries)
             except syscalls.ProgramRejectedError as error:
+                self.sleepable = True  # that wasn't the reason
                 raise error from refusal
         self.descriptors.update(loaded)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 import pytest
 from conftest import Launch, plan_of
@@ -12,9 +13,6 @@ from otel_goprobe.errors import CompilerError, KernelError
 from otel_goprobe.kernel import syscalls
 from otel_goprobe.kernel.maps import EXIST, NO_EXIST
 from otel_goprobe.probes import registry
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -85,6 +83,35 @@ def test_a_rejected_program_shows_the_end_of_the_verifiers_log(
     assert "invalid mem access 'scalar'" in str(caught.value)
     assert "invalid mem access 'scalar'" in caught.value.log
     assert "verifier on f" in caplog.text
+
+
+def test_programs_are_loaded_when_a_plan_names_them(
+    tmp_path: Path, cache_dir: Path, launch: Launch, work_site: model.Site
+) -> None:
+    """Each once; one that the verifier refuses costs only the plans that name it, and nothing of it stays open."""
+    good = "int {}(struct pt_regs *ctx) {{ return ctx->ip & 1; }}\n"
+    code = good.format("f") + good.format("g") + "int bad(struct pt_regs *ctx) { return *(int *)(ctx->ip); }\n"
+    unit = one_file(tmp_path, code, "f", "g", "bad")
+    process = launch()
+    exe_path = f"/proc/{process.pid}/exe"
+    with kernel.load(unit, cache_dir=cache_dir, lazily=True) as program:
+        assert program.descriptors == {}
+        before = open_programs()
+        with pytest.raises(KernelError, match="rejected the BPF program bad"):
+            kernel.attach(program, plan_of(work_site, "g", "bad"), pid=process.pid, exe_path=exe_path, slot=0)
+        assert (program.descriptors, program.sleepable, open_programs()) == ({}, True, before)
+        with kernel.attach(program, plan_of(work_site, "f"), pid=process.pid, exe_path=exe_path, slot=0):
+            loaded = dict(program.descriptors)
+            assert (loaded.keys(), open_programs()) == ({"f"}, before + 1)
+        program.require(["f", "g"])
+        assert (program.descriptors.keys(), program.descriptors["f"]) == ({"f", "g"}, loaded["f"])
+        assert program.verified_instructions.keys() == {"f", "g"}
+
+
+def open_programs() -> int:
+    """How many descriptors of BPF programs this process holds."""
+    links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if os.path.lexists(path)]
+    return links.count(Path("anon_inode:bpf-prog"))
 
 
 def test_maps_take_sizes_and_are_shared(hits_unit: model.Unit, cache_dir: Path) -> None:
