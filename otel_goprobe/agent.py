@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import logging
+import mmap
 import select
 import signal
 import socket
@@ -94,7 +95,7 @@ class Agent:
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
-                | {f"ring_{size}": config.ring_bytes for size in RINGS}
+                | {f"ring_{size}": config.ring_bytes if config.traces else mmap.PAGESIZE for size in RINGS}
                 | series_sizes(config),
             )
         )
