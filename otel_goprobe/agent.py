@@ -69,8 +69,7 @@ def run(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         launch = None
         if config.command:
-            user = "" if config.launch_uid is None else f"{config.launch_uid}:{config.launch_gid}"
-            launch = Launch(config.command, user=user, environment=config.launch_environment)
+            launch = Launch(config.command, user=config.user, environment=config.launch_environment)
             stack.callback(launch.abandon)
         if config.disabled:
             log.warning("OTEL_SDK_DISABLED is set: nothing is instrumented")
@@ -97,6 +96,7 @@ class Agent:
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
                 | {f"ring_{size}": config.ring_bytes if config.traces else mmap.PAGESIZE for size in RINGS}
                 | series_sizes(config),
+                lazily=True,
             )
         )
         self.meter = Meter(self.program, self, config) if config.red else None

@@ -6,9 +6,6 @@ commands/ calls `from_environment_and_flags`; everything below it reads the `Con
 from __future__ import annotations
 
 import os
-import pwd
-import re
-import shutil
 import stat
 import tempfile
 from dataclasses import dataclass, field
@@ -88,7 +85,10 @@ class Config:
     command: tuple[str, ...] = ()
     """What stands after ``--``."""
     user: str = ""
-    """--user: who runs `command`."""
+    """Who runs `command`, as `discovery.launch.account_of` reads it: --user, else who called sudo; empty: who runs the
+    agent."""
+    launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The agent's own variables, for `command`; empty without one."""
     exclude_routes: tuple[str, ...] = ()
     """Globs over the route, or over the path where there is no route."""
     url_query: bool = False
@@ -100,6 +100,8 @@ class Config:
     """Requests at once, over all targets."""
     max_series: int = 4096
     """Combinations of attributes of metrics, over all targets."""
+    service_graph: bool = False
+    """Whether calls between services are counted from spans."""
     ring_bytes: int = 4 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
@@ -113,13 +115,6 @@ class Config:
     """OTEL_SDK_DISABLED."""
     attribute_value_length_limit: int | None = None
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
-    launch_uid: int | None = None
-    """Who runs `command`: --user, else SUDO_UID, else the agent's own user. None without a command."""
-    launch_gid: int | None = None
-    launch_user: str = ""
-    """Login name for initgroups(3); empty where the passwd database has none for `launch_uid`."""
-    launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The agent's own variables, with HOME, USER and LOGNAME of `launch_user`."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
@@ -169,6 +164,7 @@ class Flags:
     """``errors,slower=500ms``."""
     max_in_flight: int = 16384
     max_series: int = 4096
+    service_graph: bool = False
     ring_bytes: int = 4 * 2**20
     summary_json: str = ""
     user: str = ""
@@ -203,7 +199,6 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sdk=flags.sdk,
         launches=flags.command is not None,
     )
-    uid, gid, user, launch_environment = _launch(flags, environment)
     limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     if limit is None:
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
@@ -215,7 +210,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         batch=_batch(environment),
         wait=flags.wait,
         command=flags.command or (),
-        user=flags.user,
+        user=_user(flags, environment),
+        launch_environment=dict(environment.variables) if flags.command else {},
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent and exporter != "none",
@@ -223,6 +219,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,
+        service_graph=flags.service_graph,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,
         summary_json=flags.summary_json,
@@ -231,10 +228,6 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         log_level=flags.log_level or _log_level(environment),
         disabled=environment.boolean("OTEL_SDK_DISABLED"),
         attribute_value_length_limit=limit,
-        launch_uid=uid,
-        launch_gid=gid,
-        launch_user=user,
-        launch_environment=launch_environment,
         cache_dir=cache_dir(environment.variables),
         warnings=tuple(environment.warnings),
     )
@@ -278,47 +271,19 @@ def _batch(environment: Environment) -> BatchConfig:
     )
 
 
-def _launch(flags: Flags, environment: Environment) -> tuple[int | None, int | None, str, Mapping[str, str]]:
-    """Whom the command runs as: uid, gid, login name, variables."""
+def _user(flags: Flags, environment: Environment) -> str:
+    """Who runs the command; root's SUDO_UID and SUDO_GID say who called sudo."""
     if flags.command is None:
         if flags.user:
             raise UsageError("--user says who runs a command, and there is none", "add -- and the command")
-        return None, None, "", {}
+        return ""
     if not flags.command:
         raise UsageError("no command stands after --", "write it there: -- ./shop --listen :8080")
-    variables = environment.variables
-    if shutil.which(flags.command[0], path=variables.get("PATH")) is None:
-        raise UsageError(f"{flags.command[0]} is no program that can be run", "give the path of an executable file")
-    sudo_uid = environment.integer("SUDO_UID", 0) if os.geteuid() == 0 else None
-    if flags.user:
-        account = _account(flags.user)
-        if account is None and not re.fullmatch("[0-9]{1,9}", flags.user):
-            raise UsageError(f"--user: nobody here is called {flags.user}", "name a user of this machine, or a number")
-        uid = account.pw_uid if account else int(flags.user)
-        gid = account.pw_gid if account else uid
-    elif sudo_uid is not None:
-        account, uid = _account(str(sudo_uid)), sudo_uid
-        sudo_gid = environment.integer("SUDO_GID", 0)
-        gid = sudo_gid if sudo_gid is not None else (account.pw_gid if account else uid)
-    else:
-        uid, gid = os.geteuid(), os.getegid()
-        return uid, gid, (account.pw_name if (account := _account(str(uid))) else ""), dict(variables)
-    if account is None:
-        return uid, gid, "", dict(variables)
-    own = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-    return uid, gid, account.pw_name, {**variables, **own}
-
-
-def _account(user: str) -> pwd.struct_passwd | None:
-    """The passwd entry of a login name or a number."""
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        pass
-    try:
-        return pwd.getpwuid(int(user))
-    except (KeyError, ValueError, OverflowError):
-        return None
+    uid = environment.integer("SUDO_UID", 0) if os.geteuid() == 0 else None
+    if flags.user or uid is None:
+        return flags.user
+    gid = environment.integer("SUDO_GID", 0)
+    return str(uid) if gid is None else f"{uid}:{gid}"
 
 
 def cache_dir(variables: Mapping[str, str] | None = None) -> Path:
