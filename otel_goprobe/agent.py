@@ -7,11 +7,9 @@ the next drain, a process event or a signal.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import logging
-import mmap
 import select
 import signal
 import socket
@@ -23,11 +21,13 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from otel_goprobe import export, kernel, probes
+from otel_goprobe.capacity import RINGS, map_sizes
 from otel_goprobe.conversion import Converter
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
 from otel_goprobe.instrumented import Instrumented, Targets
+from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.wire import wire_for
@@ -40,11 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RINGS = {256: 1, 1024: 4}
-"""Record sizes, bytes, each with its ring buffer ``ring_<size>`` and, per library, ``<stem>_record_<size>``; and what
-part of ``--ring-size`` that ring has: what doesn't fit into a small record is rare."""
-M_ARENA_MAX = -8
-"""Parameter of glibc's mallopt(3), malloc.h."""
 TRIM_EVERY_S = 5.0
 """To give memory back costs page faults later: more often, and it shows in the cost of a span."""
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
@@ -62,8 +57,6 @@ EXEC, EXIT = range(2)
 """Rows of ``process_watched_only``; enum process_report in bpf/process.bpf.c."""
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
-CHUNKS_A_SERIES = 4
-"""Elements of the map for each series of an exponential histogram: durations that differ up to 256-fold."""
 CLOSE_WITHIN_S = 4.0
 """For the exporter, of the 5 s in which the agent has to be gone."""
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
@@ -109,21 +102,6 @@ class Timer:
             self._at = now + self._seconds
 
 
-class Memory:
-    """glibc's allocator, kept from keeping what a burst took; nothing with another C library."""
-
-    def __init__(self) -> None:
-        libc = ctypes.CDLL(None)
-        self._trim = getattr(libc, "malloc_trim", None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(M_ARENA_MAX, 1)  # the exporter's thread uses what the loop has freed
-
-    def give_back(self) -> None:
-        """Return free pages to the kernel."""
-        if self._trim:
-            self._trim(0)
-
-
 class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
@@ -139,11 +117,7 @@ class Agent:
             kernel.load(
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
-                sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
-                | dict.fromkeys(("goroutines", "live_contexts"), config.max_in_flight)
-                | {f"ring_{size}": max(config.ring_bytes // part, mmap.PAGESIZE) for size, part in RINGS.items()}
-                | series_sizes(config)
-                | ({} if config.local else {probes.SHARED_MAP: 1}),
+                sizes=map_sizes(config),
                 shared=(probes.SHARED_MAP,) if config.local else (),
                 lazily=True,
             )
@@ -354,14 +328,6 @@ class Agent:
                 Path(self.config.summary_json).write_text(json.dumps(summary, indent=1) + "\n")
             except OSError as error:
                 raise UsageError(f"--summary-json {self.config.summary_json}: {error.strerror}") from error
-
-
-def series_sizes(config: Config) -> dict[str, int]:
-    """Return how many elements the maps of metrics have."""
-    if not config.red:
-        return dict.fromkeys(("red_durations", "red_texts", "red_overflow"), 1)
-    chunks = CHUNKS_A_SERIES if config.metrics.exponential else 1
-    return {"red_durations": config.max_series * chunks, "red_texts": config.max_series}
 
 
 def _u32(value: int) -> bytes:

@@ -87,6 +87,7 @@ class Durations:
         self.slots: dict[int, _Slot] = {}
         self.exemplars = Exemplars(config.metrics.exemplars, config.max_series, exponential=self.is_exponential)
         self.lock = threading.Lock()
+        self._closed = False
 
     def reader(self, *, delta: bool = False, again: bool = False) -> Reader:
         """Return a reader that has been told nothing yet; see `Reader` for the arguments."""
@@ -112,6 +113,11 @@ class Durations:
             del self.slots[slot]
             self._forget(slot)
 
+    def close(self) -> None:
+        """Read the kernel's maps no more: who asks from now on is told nothing."""
+        with self.lock:
+            self._closed = True
+
     def see(self, columns: SpanColumns) -> None:
         """Look for exemplars in spans that are about to be exported."""
         with self.lock:
@@ -120,7 +126,7 @@ class Durations:
     def counted(self, only: int | None = None) -> Iterator[tuple[int, int, Attributes, _Series]]:
         """Yield slot, kind, attributes and state of each series, of one slot or of all."""
         found: dict[tuple[int, int, Attributes], _Series] = {}
-        for name in _SERIES_MAPS:
+        for name in () if self._closed else _SERIES_MAPS:
             keys, values = self._read(name, "red_key", "red_series")
             of_slot = np.isin(keys["slot"], list(self.slots) if only is None else [only])
             for kind, (_, duration) in probes.durations().items():
@@ -139,6 +145,8 @@ class Durations:
 
     def active(self, kind: int, stem: str, active: Active) -> Iterable[SumPoint]:
         """Yield how many are running."""
+        if self._closed:
+            return
         keys, values = self._read(f"{stem}_inflight", "goroutine_key", f"{stem}_in_flight")
         busy = values["start_ns"] != 0  # the others are of connections that wait for their next request
         keys, values = keys[busy], values[busy]

@@ -68,6 +68,7 @@ class Meter:
 
     def close(self, timeout_s: float) -> None:
         """Deliver what is queued, within `timeout_s`, and stop serving."""
+        self.durations.close()
         for server in self._served:
             server.close()
         until = time.monotonic() + timeout_s

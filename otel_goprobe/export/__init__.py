@@ -50,7 +50,7 @@ class SpanExporter(Protocol):
 
 
 class NullExporter:
-    """``OTEL_TRACES_EXPORTER=none``: spans are thrown away, and counted as exported, since that is what was asked."""
+    """``OTEL_TRACES_EXPORTER=none``: nothing is sampled then, and what comes all the same is thrown away."""
 
     reader_gone = False
 

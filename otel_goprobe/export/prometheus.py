@@ -7,6 +7,7 @@ scraper has to be told ``honor_labels: true``.
 
 from __future__ import annotations
 
+import logging
 import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from otel_goprobe import __version__
-from otel_goprobe.errors import UsageError
+from otel_goprobe.errors import GoprobeError, UsageError
 from otel_goprobe.export.encode import SCHEMA_URL
 from otel_goprobe.model import HistogramPoint
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from otel_goprobe import model
     from otel_goprobe.model import AttributeValue, Metric, SumPoint
+
+log = logging.getLogger(__name__)
 
 _UNITS: Final = {"s": "seconds", "By": "bytes"}
 """Of metrics that there are; a unit in braces, such as ``{request}``, has no suffix."""
@@ -46,7 +49,11 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Family | InfoMetricFamily]:
         """Yield the resources of what there is, and its metrics."""
-        metrics = self._collect()
+        try:
+            metrics = self._collect()
+        except GoprobeError as error:
+            log.warning("a scrape was answered without metrics: %s", error)
+            return
         resources = {id(point.resource): point.resource for metric in metrics for point in metric.points}
         if resources:
             yield _info(resources.values())
