@@ -180,18 +180,16 @@ class _Count:
         self.seen += span is not None
         if span is None or (parent is None and not root):
             self._outcomes["missing"] += 1
-        elif root:
-            alone = span.parent_span_id == "" and span.trace_id not in self._traces
-            self._add("right" if alone else "wrong", line, span, parent)
-            self._traces.add(span.trace_id)
+            return
+        alone = span.parent_span_id == "" and span.trace_id not in self._traces
+        if root:
+            outcome = "right" if alone else "wrong"
         elif parent and (span.parent_span_id, span.trace_id) == (parent.span_id, parent.trace_id):
-            self._add("right", line, span, parent)
-        elif span.parent_span_id == "" and span.trace_id not in self._roots:
-            self._add("none", line, span, parent)
+            outcome = "right"
         else:
-            self._add("wrong", line, span, parent)
-
-    def _add(self, outcome: str, line: Line, span: Link, parent: Link | None) -> None:
+            outcome = "none" if alone and span.trace_id not in self._roots else "wrong"
+        if outcome == "none" or root:
+            self._traces.add(span.trace_id)
         self._outcomes[outcome] += 1
         if outcome == "wrong":
             self.wrong_by_worker[line.worker] += 1
