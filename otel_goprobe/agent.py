@@ -23,7 +23,7 @@ from otel_goprobe import export, kernel, probes
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
 from otel_goprobe.durations import Durations
-from otel_goprobe.errors import GoprobeError, NothingToInstrument, UsageError
+from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
 from otel_goprobe.instrumented import Targets
 from otel_goprobe.model import Strings
 from otel_goprobe.spans import Clock, matching, take
@@ -92,11 +92,15 @@ class Agent:
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
+                | {"live_contexts": config.max_in_flight}
                 | {f"ring_{size}": config.ring_bytes for size in RINGS}
                 | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
-                | ({} if config.red else {"red_overflow": 1}),
+                | ({} if config.red else {"red_overflow": 1})
+                | ({} if config.local else {probes.SHARED_MAP: 1}),
+                shared=(probes.SHARED_MAP,) if config.local else (),
             )
         )
+        self.describe_sockets()
         self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
         self.metrics_exporter: export.MetricsExporter | None = None
         self.targets = Targets(self.program, config, self.telemetry, self.durations)
@@ -108,6 +112,15 @@ class Agent:
         self.encoder = export.Encoder(
             config.batch.max_batch_spans, attribute_value_length_limit=config.attribute_value_length_limit
         )
+
+    def describe_sockets(self) -> None:
+        """Tell the programs what the kernel's sockets look like; say what is lost where that fails."""
+        try:
+            kernel.describe_sockets(self.program)
+        except UnsupportedByKernelError as error:
+            log.warning("requests within this host can't be joined by their connection: %s", error)
+        for name in self.program.unshared:
+            log.info("the map %s isn't shared with other agents of this host: that takes CAP_SYS_ADMIN", name)
 
     @functools.cached_property
     def exporter(self) -> export.SpanExporter:

@@ -34,6 +34,7 @@ __all__ = [
     "MetricsConfig",
     "MetricsExporter",
     "OtlpConfig",
+    "Propagation",
     "Protocol",
     "Sampler",
     "Sampling",
@@ -50,6 +51,9 @@ __all__ = [
 Exporter = Literal["otlp", "console", "none"]
 MetricsExporter = Literal["otlp", "console", "none"]
 LogLevel = Literal["none", "error", "warn", "info", "debug"]
+Propagation = Literal["none", "read", "local", "wire", "write"]
+"""How traces go from process to process; each includes those before it: headers that come in, connections within this
+host, headers put on the wire in the kernel, headers written into the target's memory."""
 
 SYSTEM_CACHE: Final = Path("/var/cache/otel-goprobe")
 
@@ -99,6 +103,9 @@ class Config:
     user_agent: bool = False
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
+    propagation: Propagation = "local"
+    lineage: bool = False
+    """Whether starts of goroutines are watched, for parents over several of them."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -131,6 +138,25 @@ class Config:
     """What was ignored in the environment, a sentence each."""
 
     @property
+    def local(self) -> bool:
+        """Whether requests between processes of this host are joined by their connection."""
+        return self._propagates("local")
+
+    @property
+    def wire(self) -> bool:
+        """Whether the kernel puts headers into plaintext requests to other hosts."""
+        return self._propagates("wire")
+
+    @property
+    def write(self) -> bool:
+        """Whether headers are written into the target's memory."""
+        return self._propagates("write")
+
+    def _propagates(self, least: Propagation) -> bool:
+        ways = get_args(Propagation)
+        return ways.index(self.propagation) >= ways.index(least)
+
+    @property
     def red(self) -> bool:
         """Whether the kernel adds up durations."""
         return self.metrics.exporter != "none"
@@ -160,6 +186,8 @@ class Flags:
     """``RATIO`` or ``SERVICE=RATIO``."""
     always_sample: str = ""
     """``errors,slower=500ms``."""
+    propagation: Propagation = "local"
+    lineage: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
     ring_bytes: int = 4 * 2**20
@@ -211,7 +239,9 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent,
-        tracecontext="tracecontext" in environment.propagators(),
+        tracecontext=flags.propagation != "none" and "tracecontext" in environment.propagators(),
+        propagation=flags.propagation,
+        lineage=flags.lineage,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

@@ -102,7 +102,7 @@ class Durations:
             metrics.append(
                 Metric(scope, duration.name, "s", duration.description, tuple(points), duration.bounds_s, self._delta)
             )
-            active = tuple(self._active(kind, library))
+            active = tuple(self._active(kind, library)) if duration.active_name else ()
             metrics.append(
                 Metric(scope, duration.active_name, duration.active_unit, duration.active_description, active)
             )

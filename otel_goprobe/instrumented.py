@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,8 +74,10 @@ class Targets:
         self._program = program
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
-        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if getattr(config, name))
+        self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
+        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
         self._sampling = config.sampling
+        self._generation = 0
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
         self._plans: dict[FileKey, Plan] = {}
@@ -128,7 +130,7 @@ class Targets:
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
-        plan = self._plan(file)
+        plan = self._for_this_run(self._plan(file))
         if not plan.probes:
             raise NothingToInstrument(f"pid {target.pid} can't be instrumented", _reasons(plan))
         slot = self._free.pop()
@@ -138,6 +140,8 @@ class Targets:
                 row[member] = value
             row["active"] = 1
             row["options"] = self._options
+            self._generation += 1
+            row["generation"] = self._generation
             self._set_sampling(row, target.service)
             self._forget_slot(slot)
             if self._durations:
@@ -165,6 +169,14 @@ class Targets:
         if key not in self._plans:
             self._plans[key] = cached_plan(f"/proc/self/fd/{file}", self._cache_dir)
         return self._plans[key]
+
+    def _for_this_run(self, plan: Plan) -> Plan:
+        """Leave out what only options ask for that this run doesn't have."""
+        return replace(
+            plan,
+            probes=tuple(probe for probe in plan.probes if not probe.option or probe.option in self._option_names),
+            skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self._option_names),
+        )
 
     def detach(self, one: Instrumented) -> None:
         """Remove the probes; starts go first, so that what is in flight may still end while the others go."""
@@ -202,6 +214,10 @@ class Targets:
             for key in list(in_flight.keys()):
                 if np.frombuffer(key, key_dtype)["slot"][0] == slot and in_flight.delete(key):
                     swept += 1
+        contexts = self._program.maps["live_contexts"]
+        for key in list(contexts.keys()):
+            if np.frombuffer(key, key_dtype)["slot"][0] == slot:
+                contexts.delete(key)
         return swept
 
     def read_counters(self, one: Instrumented) -> None:

@@ -82,8 +82,10 @@ class ProbePlan:
     program: str
     """Name of the C function."""
     library: str
-    """Import path of what is instrumented, such as ``net/http``."""
+    """What is instrumented, such as ``net/http`` or ``net/http client``."""
     sites: tuple[Site, ...]
+    option: str = ""
+    """Attached only where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Skipped:
 
     what: str
     reason: str
+    option: str = ""
+    """The option of a run that would need it; empty: every run does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
-BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
+/* Never written to: a new element, for which the stack has no room. */
+BPF_ARRAY(http_server_blank, struct http_server_in_flight, 1);
 
 static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx, struct target *target, u32 slot)
 {
@@ -25,72 +26,90 @@ static __always_inline void http_server_read_method(struct target *target, struc
 		request->method = 0;
 }
 
+/* A new element of http_server_inflight; NULL where there is no room. */
+static __always_inline struct http_server_in_flight *http_server_element(struct goroutine_key *key)
+{
+	struct http_server_in_flight *blank, *abandoned;
+	u32 zero = 0;
+	long failed;
+
+	blank = http_server_blank.lookup(&zero);
+	if (!blank)
+		return 0;
+	failed = http_server_inflight.insert(key, blank);
+	if (failed == -EEXIST) {
+		/* Its end was never seen. */
+		count(key->slot, COUNTER_abandoned);
+		abandoned = http_server_inflight.lookup(key);
+		if (abandoned)
+			live_span_retract(key, &abandoned->live);
+		http_server_inflight.update(key, blank);
+	} else if (failed) {
+		count(key->slot, COUNTER_in_flight_full);
+		return 0;
+	}
+	return http_server_inflight.lookup(key);
+}
+
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
 {
 	union { /* one after the other: the stack has 512 bytes */
 		struct go_walk walk;
 		struct traceparent_text text;
-		struct http_server_in_flight request;
 	} scratch = {};
-	struct http_server_in_flight *request = &scratch.request;
-	struct go_string headers[HEADERS] = {};
-	struct trace_context context;
-	struct goroutine_key key;
+	struct http_server_in_flight *request;
+	struct goroutine_key key = http_server_key(ctx, target, slot);
 	u64 parent_span_id = 0, wanted = 0;
 	u32 sampled;
-	long failed;
 
+	count(slot, COUNTER_started);
+	request = http_server_element(&key);
+	if (!request)
+		return 0;
 	if (target->options & OPTION_tracecontext)
 		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
 	if (target->options & OPTION_user_agent)
 		wanted |= 1 << HEADER_USER_AGENT;
 	if (wanted)
 		go_headers(go_read_word(seen, target->request_header), target->swiss_maps, wanted, &scratch.walk,
-			   headers);
-	if (headers[HEADER_TRACEPARENT].length) {
+			   request->headers);
+	if (request->headers[HEADER_TRACEPARENT].length) {
 		__builtin_memset(&scratch, 0, sizeof(scratch));
-		parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch.text, &context);
+		parent_span_id =
+			traceparent_read(request->headers[HEADER_TRACEPARENT], &scratch.text, &request->context);
 	}
 	if (!parent_span_id) {
-		context.trace_id[0] = random_id();
-		context.trace_id[1] = random_id();
-		context.flags = 0;
+		request->context.flags = 0;
+		request->headers[HEADER_TRACESTATE].length = 0;
 	}
-	count(slot, COUNTER_started);
-	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
-	if (!sampled && !target->sampling_late && !(target->options & OPTION_red)) {
+	request->bias = GO_PC(ctx) - target->http_server_start_address;
+	request->connection = go_read_word(response, target->response_conn);
+	parent_span_id = connection_adopt(target, &key, request->connection, request->bias, &request->context,
+					  parent_span_id);
+	if (!parent_span_id) {
+		request->context.trace_id[0] = random_id();
+		request->context.trace_id[1] = random_id();
+	}
+	sampled = sampling_decides(&request->context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !target->http_client_start_address) {
 		count(slot, COUNTER_sampled_out);
+		http_server_inflight.delete(&key);
 		return 0;
 	}
-	context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
-	__builtin_memset(&scratch, 0, sizeof(scratch));
-	key = http_server_key(ctx, target, slot);
+	request->context.flags = (request->context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	request->start_ns = bpf_ktime_get_ns();
-	request->context = context;
 	request->span_id = random_id();
 	request->parent_span_id = parent_span_id;
-	request->bias = GO_PC(ctx) - target->http_server_start_address;
 	request->response = response;
 	request->request = seen;
-	request->connection = go_read_word(response, target->response_conn);
 	request->tls = go_read_word(request->connection, target->conn_tls_state);
 	if (target->options & OPTION_red)
 		http_server_read_method(target, request);
-	request->user_agent = headers[HEADER_USER_AGENT];
-	if (parent_span_id) {
-		if (headers[HEADER_TRACESTATE].length <= HTTP_SERVER_MAX_TRACESTATE)
-			request->tracestate = headers[HEADER_TRACESTATE];
-		else
-			count(slot, COUNTER_tracestate_dropped); /* cut off it would be another one */
+	if (request->headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
+		count(slot, COUNTER_tracestate_dropped); /* cut off it would be another one */
+		request->headers[HEADER_TRACESTATE].length = 0;
 	}
-	failed = http_server_inflight.insert(&key, request);
-	if (failed == -EEXIST) {
-		/* Its end was never seen. */
-		count(slot, COUNTER_abandoned);
-		http_server_inflight.update(&key, request);
-	} else if (failed) {
-		count(slot, COUNTER_in_flight_full);
-	}
+	live_span_publish(ctx, target, &key, seen, request->bias, &request->live);
 	return 0;
 }
 
@@ -272,7 +291,7 @@ static __always_inline void http_server_submit(struct target *target, u32 slot, 
 	fixed->header.trace_id[1] = request->context.trace_id[1];
 	fixed->header.span_id = request->span_id;
 	fixed->header.parent_span_id = request->parent_span_id;
-	if (!request->user_agent.length && !request->tracestate.length && method.length <= 8 && uri.length <= 64 &&
+	if (!request->headers[HEADER_USER_AGENT].length && !request->headers[HEADER_TRACESTATE].length && method.length <= 8 && uri.length <= 64 &&
 	    host.length <= 32 && peer.length <= 24 && route.length <= 48) {
 		struct http_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -300,8 +319,8 @@ static __always_inline void http_server_submit(struct target *target, u32 slot, 
 		COPY(record, host, host, 88);
 		COPY(record, peer, peer, 48);
 		COPY(record, route, route, 152);
-		COPY(record, user_agent, request->user_agent, 136);
-		COPY(record, tracestate, request->tracestate, 176);
+		COPY(record, user_agent, request->headers[HEADER_USER_AGENT], 136);
+		COPY(record, tracestate, request->headers[HEADER_TRACESTATE], 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
 }
@@ -325,7 +344,8 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.end = end;
 	if (!kept) {
 		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED);
+						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||
+				    request->live.child_kept;
 		if (!fixed.header.late)
 			count(slot, COUNTER_sampled_out);
 		kept = fixed.header.late;
@@ -358,6 +378,7 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	if (!request || (check_response && request->response != GO_ARG1(ctx)))
 		return 0;
 	http_server_finish(target, slot, request, end);
+	live_span_retract(&key, &request->live);
 	http_server_inflight.delete(&key);
 	return 0;
 }

@@ -36,8 +36,8 @@ struct http_server_in_flight {
 	u64 mux_goid;
 	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
 	u64 panic_type;		  /* address in the file, without bias */
-	struct go_string user_agent;
-	struct go_string tracestate;
+	struct go_string headers[HEADERS];
+	struct live_span live;
 };
 
 struct http_server_fixed {
@@ -79,3 +79,6 @@ struct http_server_record_1024 {
 
 _Static_assert(sizeof(struct http_server_record_256) == 256, "stride of ring_256");
 _Static_assert(sizeof(struct http_server_record_1024) == 1024, "stride of ring_1024");
+
+/* Here because bpf/include/parents.h, which comes before the programs, looks for parents in it. */
+BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);

@@ -118,6 +118,20 @@ class _RunCommand(click.Command):
     metavar="RULES",
     help="Keep spans that were not sampled if they turn out so: errors, slower=500ms, or both with a comma.",
 )
+@click.option(
+    "--propagation",
+    type=click.Choice(["none", "read", "local", "wire", "write"]),
+    default="local",
+    show_default=True,
+    help="How traces go from process to process, each with those before it: headers that come in; connections within"
+    " this host; headers put on the wire in the kernel; headers written into the process's memory.",
+)
+@click.option(
+    "--lineage",
+    is_flag=True,
+    help="Watch every start of a goroutine, so that requests that one sends without a context find their parent over"
+    " several goroutines.",
+)
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
 @click.option(

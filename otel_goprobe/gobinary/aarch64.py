@@ -97,6 +97,13 @@ class AArch64:
             for register in detailed.regs_access()[1]:
                 yield detailed.reg_name(register)
 
+    def nil_target(self, before: Instruction, branch: Instruction, number: int) -> int | None:  # noqa: ARG002 - the role's
+        """See `InstructionSet`: ``cbz`` or ``cbnz`` of the 64-bit register."""
+        word = int.from_bytes(branch.content, "little")
+        if word & 0xFE000000 != 0xB4000000 or word & 31 != number - 1:
+            return None
+        return branch.end if word & 0x01000000 else branch.target
+
     def may_refer(self, code: Code, callee: int) -> bool:
         """See `InstructionSet`."""
         words = struct.unpack_from(f"<{len(code.content) // _BYTES}I", code.content)

@@ -322,6 +322,17 @@ class GoBinary:
         found = sites.results(self._code(caller), callee.address, results, entries)
         return tuple(self._site(caller, *each) for each in found)
 
+    @_damage_told
+    def error_test(self, caller: Function, callee: Function) -> tuple[Site, tuple[Site, ...]] | None:
+        """Where `caller` asks whether its one call of `callee` failed, and its returns behind anything but success.
+
+        See `sites.error_test`.
+        """
+        found = sites.error_test(self._code(caller), callee.address)
+        if found is None:
+            return None
+        return self._site(caller, *found[0]), tuple(self._site(caller, *each) for each in found[1])
+
     def _code(self, function: Function) -> Code:
         if function.size > _MAX_FUNCTION_BYTES:
             raise ValueError(f"{function.name} is too long")

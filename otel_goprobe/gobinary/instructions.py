@@ -85,6 +85,18 @@ class InstructionSet(Protocol):
     def written(self, instruction: Instruction) -> Iterable[str]:
         """Name the registers that an instruction writes, implicitly too."""
 
+    def nil_target(self, before: Instruction, branch: Instruction, number: int) -> int | None:
+        """Return where a conditional jump, and the instruction before it, lead to if a result is zero.
+
+        Args:
+            before: what stands in front of `branch`.
+            branch: a conditional jump.
+            number: of the result, from 1.
+
+        Returns:
+            None if they ask for something else.
+        """
+
     def may_refer(self, code: Code, callee: int) -> bool:
         """Return False where no direct call of, or jump to, `callee` can be in the function, without decoding it."""
 

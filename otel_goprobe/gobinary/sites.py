@@ -127,6 +127,79 @@ def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection
     return found
 
 
+def error_test(code: Code, callee: int) -> tuple[Place, list[Place]] | None:
+    """Where the function asks whether its call of `callee`, results (value, error), failed; and its other returns.
+
+    Other paths may come to the same question, with results in the same registers: those are the two that net/http's
+    Transport has, for HTTP/1 and HTTP/2.
+
+    Returns:
+        The emulated branch, taken or not, that follows the call, and every way out that isn't behind its branch for a
+        nil error: both together see each end once. None where the code has no such shape.
+    """
+    found = _asking(code, callee)
+    if found is None:
+        return None
+    branch, success = found
+    failed = branch.target if success == branch.end else branch.end
+    if failed is None:
+        return None
+    ends = returns(code)
+    behind = _reached(code, (success,), branch.address)
+    without = _reached(code, (code.address, failed), branch.address)
+    if branch.address in behind or any(address in behind and address in without for address, *_ in ends):
+        return None
+    others = [each for each in ends if each[0] not in behind]
+    return (
+        branch.address,
+        branch.content,
+        "asks whether the call failed, its results still in their registers",
+    ), others
+
+
+def _asking(code: Code, callee: int) -> tuple[Instruction, int] | None:
+    """The emulated branch on the error of the one call of `callee`, and where it leads without an error."""
+    instructions = code.instructions if code.machine.may_refer(code, callee) else ()
+    at = [index for index, each in enumerate(instructions) if each.target == callee]
+    computed = any(each.kind in {Kind.SWITCH, Kind.COMPUTED} for each in instructions)
+    if len(at) != 1 or computed or instructions[at[0]].kind is not Kind.CALL:
+        return None
+    watched = _names(code.machine, (1, 2, 3))
+    before = instructions[at[0]]
+    for each in instructions[at[0] + 1 :]:
+        if each.kind is not Kind.PLAIN:
+            success = code.machine.nil_target(before, each, _ERROR) if each.kind is Kind.CONDITIONAL else None
+            return None if success is None or each.cost is not Cost.EMULATED else (each, success)
+        if watched.intersection(code.machine.written(each)):
+            return None
+        before = each
+    return None
+
+
+_ERROR = 2
+"""Number of the result that holds an error's type, behind one result of one word."""
+
+
+def _reached(code: Code, starts: Sequence[int], but: int) -> set[int]:
+    """Addresses that can be come to from any of `starts`, the instruction at `but` not passed."""
+    by_address = {each.address: each for each in code.instructions}
+    found: set[int] = set()
+    waiting = [*starts]
+    while waiting:
+        address = waiting.pop()
+        each = by_address.get(address)
+        if address in found or each is None:
+            continue
+        found.add(address)
+        if address == but:
+            continue
+        if each.kind in {Kind.JUMP, Kind.CONDITIONAL} and each.target is not None:
+            waiting.append(each.target)
+        if each.kind in {Kind.PLAIN, Kind.CALL, Kind.CONDITIONAL}:
+            waiting.append(each.end)
+    return found
+
+
 def _names(machine: InstructionSet, numbers: Sequence[int]) -> frozenset[str]:
     """Names of the registers that hold these arguments or results; numbers beyond the machine's are on the stack."""
     registers = machine.argument_registers

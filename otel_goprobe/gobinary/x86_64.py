@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _CALL, _JUMP, _JUMP_SHORT = 0xE8, 0xE9, 0xEB
 _PUSH_RBP = b"\x55"
+_ARGUMENT_NUMBERS = (0, 3, 1, 7, 6, 8, 9, 10, 11)
+"""Of the registers in `X8664.argument_registers`, as instructions encode them."""
 
 
 def _numbered(number: int) -> frozenset[str]:
@@ -82,6 +84,14 @@ class X8664:
         for detailed in _decoder(True).disasm(instruction.content, instruction.address, 1):
             for register in detailed.regs_access()[1]:
                 yield detailed.reg_name(register)
+
+    def nil_target(self, before: Instruction, branch: Instruction, number: int) -> int | None:
+        """See `InstructionSet`: ``test %reg,%reg`` (REX.W 85 /r) and ``je`` or ``jne``."""
+        register = _ARGUMENT_NUMBERS[number - 1]
+        high, low = register >> 3, register & 7
+        if before.content != bytes((0x48 | high << 2 | high, 0x85, 0xC0 | low << 3 | low)):
+            return None
+        return {"je": branch.target, "jne": branch.end}.get(branch.mnemonic)
 
     def may_refer(self, code: Code, callee: int) -> bool:
         """See `InstructionSet`."""

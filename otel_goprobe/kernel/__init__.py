@@ -8,6 +8,7 @@ from otel_goprobe.kernel.features import Feature, probe_features
 from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
+from otel_goprobe.kernel.sockets import describe_sockets
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -21,6 +22,7 @@ __all__ = [
     "attach",
     "attach_tracepoints",
     "bpf_folder",
+    "describe_sockets",
     "load",
     "probe_features",
 ]

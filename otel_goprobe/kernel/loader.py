@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, Self
 import msgspec
 
 from otel_goprobe.errors import CompilerError
-from otel_goprobe.kernel import bundle, features, syscalls
+from otel_goprobe.kernel import bundle, features, shared_maps, syscalls
 from otel_goprobe.kernel.maps import Map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -46,6 +46,8 @@ class Program:
     attach_way: AttachWay
     verified_instructions: Mapping[str, int]
     """Program name -> how many instructions the verifier walked; 0 where the kernel doesn't tell."""
+    unshared: tuple[str, ...]
+    """Maps that should be the host's and are this agent's own, for want of CAP_SYS_ADMIN."""
     _structs: Mapping[str, bundle.StructLayout]
     _own_maps: tuple[Map, ...]
     _closed: bool = field(default=False, repr=False)
@@ -85,6 +87,7 @@ def load(
     *,
     cache_dir: Path,
     sizes: Mapping[str, int] = MappingProxyType({}),
+    shared: Collection[str] = (),
     maps: Mapping[str, Map] = MappingProxyType({}),
     way: AttachWay | None = None,
 ) -> Program:
@@ -94,6 +97,7 @@ def load(
         unit: what to load.
         cache_dir: where compiled bundles are kept.
         sizes: map name -> number of elements, or bytes of a ring buffer (a power of two, whole pages).
+        shared: names of maps that all agents of this host use together, see `shared_maps`; their sizes can't be chosen.
         maps: maps of another program, used instead of new ones of the same name.
         way: how uprobes are to be attached; None for the best that this kernel has.
 
@@ -108,9 +112,15 @@ def load(
     if unknown:
         raise ValueError(f"unit {unit.name} has no map {', '.join(sorted(unknown))}")
     own: list[Map] = []
+    unshared = []
     try:
         for spec in compiled.maps:
             if spec.name not in maps:
+                if spec.name in shared:
+                    found, common = shared_maps.find_or_create(spec)
+                    own.append(found)
+                    unshared += [] if common else [spec.name]
+                    continue
                 sized = msgspec.structs.replace(spec, max_entries=sizes.get(spec.name, spec.max_entries))
                 own.append(Map.create(sized))
         used = {spec.name: maps[spec.name] for spec in compiled.maps if spec.name in maps}
@@ -129,6 +139,7 @@ def load(
         attach_way=chosen,
         verified_instructions={name: syscalls.verified_instructions(fd) for name, fd in descriptors.items()},
         _structs={layout.name: layout for layout in compiled.structs},
+        unshared=tuple(unshared),
         _own_maps=tuple(own),
     )
 

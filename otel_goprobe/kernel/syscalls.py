@@ -32,6 +32,8 @@ _MAP_LOOKUP = 1
 _MAP_UPDATE = 2
 _MAP_DELETE = 3
 _PROG_LOAD = 5
+_MAP_GET_NEXT_ID = 12
+_MAP_GET_FD_BY_ID = 14
 _OBJ_GET_INFO_BY_FD = 15
 _MAP_LOOKUP_BATCH = 24
 
@@ -80,8 +82,8 @@ def bpf(command: int, attributes: bytes) -> int:
     return result
 
 
-def _name(name: str) -> bytes:
-    """BPF_OBJ_NAME_LEN is 16 with its NUL."""
+def object_name(name: str) -> bytes:
+    """What the kernel keeps of a name: BPF_OBJ_NAME_LEN is 16 with its NUL."""
     return name.encode()[:15]
 
 
@@ -104,7 +106,7 @@ def map_create(kind: int, key_size: int, value_size: int, max_entries: int, *, f
     try:
         return bpf(
             _MAP_CREATE,
-            struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, 0, 0, _name(name)),
+            struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, 0, 0, object_name(name)),
         )
     except OSError as error:
         raise refusal(error, f"creating the BPF map {name} of {max_entries} entries", BPF) from error
@@ -185,6 +187,40 @@ def map_lookup_batch(
     return keys.raw[: done * key_bytes], values.raw[: done * value_bytes]
 
 
+def map_next_id(before: int) -> int | None:
+    """The number of the oldest map of this machine behind the number `before`; None behind the last.
+
+    Raises:
+        PermissionError: it takes CAP_SYS_ADMIN.
+    """
+    attributes = ctypes.create_string_buffer(struct.pack("<III", before, 0, 0), _ATTR_BYTES)
+    if syscall(_NR_BPF, ctypes.c_int(_MAP_GET_NEXT_ID), attributes, ctypes.c_uint(12)) == 0:
+        number: int = struct.unpack_from("<I", attributes.raw, 4)[0]
+        return number
+    if ctypes.get_errno() == errno.ENOENT:
+        return None
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def map_by_id(number: int) -> int | None:
+    """A descriptor of a map of this machine; None if it is gone.
+
+    Raises:
+        PermissionError: it takes CAP_SYS_ADMIN.
+    """
+    try:
+        return bpf(_MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
+    except FileNotFoundError:
+        return None
+
+
+def map_information(descriptor: int) -> bytes:
+    """``struct bpf_map_info``: type, id, key size, value size, elements, flags (4 bytes each), name (16), and so on."""
+    found = ctypes.create_string_buffer(128)
+    bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, len(found), address(found)))
+    return found.raw
+
+
 # --- programs --------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +255,7 @@ def prog_load(instructions: bytes, kind: int, *, name: str, attach_type: int = 0
                 address(log),
                 0,
                 flags,
-                _name(name),
+                object_name(name),
                 0,
                 attach_type,
             ),

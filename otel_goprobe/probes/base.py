@@ -6,7 +6,8 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`: what the C code must know of the executable; each is a member of ``struct target``.
+- `Field`, `Itab`, `StructPresent`, `Variable`: what the C code must know of the executable; each is a member of
+  ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
 """
@@ -114,6 +115,39 @@ class AfterCalls:
         return sites
 
 
+@dataclass(frozen=True, slots=True)
+class AtErrorTest:
+    """The emulated branch at which `caller` asks whether its one call of `callee`, (value, error), failed."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        return (_error_test(binary, self.caller, self.callee)[0],)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOtherReturns:
+    """The returns of `caller` that aren't behind the success of its call of `callee`, which `AtErrorTest` sees."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        return _error_test(binary, self.caller, self.callee)[1]
+
+
+def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple[Site, ...]]:
+    _never_inlined(binary, caller)
+    _never_inlined(binary, callee)
+    found = binary.error_test(_function(binary, caller), _function(binary, callee))
+    if found is None:
+        raise UnplaceableError(f"no cheap place where {caller} asks for the error of {callee}")
+    return found
+
+
 class Role(enum.IntEnum):
     """What a hook does for a span; also the order of attaching."""
 
@@ -143,6 +177,8 @@ class Hook:
     """Member of ``struct target`` that gets the site's address before load bias, from which C computes the bias."""
     wanted: Callable[[GoBinary], bool] = lambda _: True
     """False where the executable has no use for it, which is not worth a word."""
+    option: str = ""
+    """Attached only where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +206,8 @@ class Itab:
     member: str
     concrete: str
     interface: str
+    required: bool = True
+    """Without it nothing of the library is instrumented; else it is 0."""
 
     @property
     def of(self) -> str:
@@ -190,7 +228,22 @@ class StructPresent:
         return f"whether there is a {self.struct}"
 
 
-Fact = Field | Itab | StructPresent
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Address of a variable before load bias, for C a ``u64``; 0 where it isn't known."""
+
+    member: str
+    name: str
+    lost: str
+    """What a user misses without it."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"address of {self.name}"
+
+
+Fact = Field | Itab | StructPresent | Variable
 
 
 class Conversion(Protocol):
@@ -213,11 +266,12 @@ class Duration:
     """Inclusive upper bounds of all buckets but the last, in seconds, ascending."""
     attributes: Callable[[npt.NDArray[np.void], Mapping[int, bytes], Conversion], list[dict[str, AttributeValue]]]
     """What each ``struct red_key`` says, given the texts by their ids."""
-    active_name: str
-    active_unit: str
+    active_name: str = ""
+    """Empty where those that are running aren't told."""
+    active_unit: str = ""
     """UCUM: ``{request}``."""
-    active_description: str
-    active_attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]]
+    active_description: str = ""
+    active_attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]] = lambda _: []
     """What each ``struct <stem>_in_flight`` says."""
 
 
@@ -238,7 +292,16 @@ class Library:
     """Flags of the run that its C code asks for as ``OPTION_<name>``."""
     counters: tuple[str, ...] = ()
     """Counters of its own, ``COUNTER_<name>``, that are no drops."""
+    side: str = ""
+    """Which half of the package: ``client``; empty for its server."""
+    wanted: Callable[[GoBinary], bool] = lambda _: True
+    """False where the executable has no use for it, which is not worth a word."""
     headers: tuple[str, ...] = ()
     """Files beside its C source that come before it."""
     macros: tuple[tuple[str, str], ...] = ()
     """What its C code needs to know of this declaration."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages: ``net/http``, ``net/http client``."""
+        return f"{self.import_path} {self.side}".rstrip()

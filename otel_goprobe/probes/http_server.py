@@ -344,6 +344,7 @@ LIBRARY = Library(
         Field("response_req", "net/http.response", "req"),
         Field("response_conn", "net/http.response", "conn", lost="network.peer.address"),
         Field("response_status", "net/http.response", "status", required=True),
+        Field("http_conn_rwc", "net/http.conn", "rwc", lost="parents on this host"),
         Field("conn_remote_addr", "net/http.conn", "remoteAddr", lost="client.address"),
         Field("conn_tls_state", "net/http.conn", "tlsState", lost="url.scheme"),
         Field("conn_hijacked", "net/http.conn", "hijackedv"),

@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from otel_goprobe.model import Unit, UnitProgram
-from otel_goprobe.probes.base import Fact, Field, Itab, Library, StructPresent
+from otel_goprobe.probes.base import Fact, Field, Itab, Library, StructPresent, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,19 +22,28 @@ MAX_SLOTS = 1024
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
-OBSERVATIONS = ("metric_overflow",)
+OBSERVATIONS = ("metric_overflow", "unjoinable_connections")
 """Counters of every library that count no spans."""
 MAX_SERIES = 4096
 """Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
 SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
 SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
+SHARED_MAP = "goprobe_conn_v1"
+"""Of bpf/include/connections.h: one on the host, whichever agent made it."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
     Field("g_parent_goid", "runtime.g", "parentGoid"),
     StructPresent("swiss_maps", "internal/runtime/maps.Map"),
+    Itab("tcp_conn_itab", "*net.TCPConn", "net.Conn", required=False),
+    Field("tcp_conn_fd", "net.TCPConn", "conn.fd"),
+    Field("net_fd_sysfd", "net.netFD", "pfd.Sysfd"),
+    Field("net_fd_laddr", "net.netFD", "laddr"),
+    Field("net_fd_raddr", "net.netFD", "raddr"),
+    Field("tcp_addr_port", "net.TCPAddr", "Port"),
 )
-"""What bpf/include/go.h asks for. Source of the names: src/runtime/runtime2.go, src/internal/runtime/maps/map.go."""
+"""What bpf/include/go.h and connections.h ask for. Source of the names: src/runtime/runtime2.go,
+src/internal/runtime/maps/map.go, src/net/tcpsock.go, src/net/fd_posix.go, src/internal/poll/fd_unix.go."""
 
 
 @functools.cache
@@ -60,7 +69,7 @@ def observations() -> tuple[str, ...]:
 @functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
-    return tuple(dict.fromkeys(("red", *(name for library in libraries() for name in library.options))))
+    return tuple(dict.fromkeys(("red", "local", *(name for library in libraries() for name in library.options))))
 
 
 @functools.cache
@@ -71,14 +80,15 @@ def kinds() -> dict[int, Library]:
 
 def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
-    facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
+    all_facts = (*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts))
+    facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, Itab)), *SAMPLING_U64):
+    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, (Itab, Variable))), *SAMPLING_U64):
         yield name, "u64"
     for name in ("active", "tgid", "options", "generation", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
-        if not isinstance(fact, Itab):
+        if not isinstance(fact, (Itab, Variable)):
             yield fact.member, "u16"
 
 
@@ -125,9 +135,12 @@ def unit(sources: Path) -> Unit:
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/connections.h",
             sources / "include/red.h",
+            sources / "include/live.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
+            sources / "include/parents.h",
             *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
         ),
         programs=(
@@ -140,6 +153,7 @@ def unit(sources: Path) -> Unit:
             "process_event",
             "span_header",
             "goroutine_key",
+            "socket_layout",
             "red_key",
             "red_series",
             *(f"{library.stem}_in_flight" for library in libraries()),

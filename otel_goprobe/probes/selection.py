@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
-from otel_goprobe.probes.base import Fact, Field, Hook, Itab, Library, Role, StructPresent, Way
+from otel_goprobe.probes.base import Fact, Field, Hook, Itab, Library, Role, StructPresent, Variable, Way
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class FactOutcome:
     @property
     def lost(self) -> bool:
         """Whether the library can't do without it."""
-        return bool(self.reason) and (
-            isinstance(self.fact, Itab) or (isinstance(self.fact, Field) and self.fact.required)
-        )
+        return bool(self.reason) and isinstance(self.fact, Itab | Field) and self.fact.required
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,7 @@ def consider(binary: GoBinary) -> tuple[LibraryOutcome, ...]:
             _untraceable(binary),
         )
         for library in libraries()
+        if library.wanted(binary)
     )
 
 
@@ -114,7 +113,7 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(
-            ProbePlan(hook.way.program, library.import_path, hook.sites)
+            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option)
             for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
             if hook.way
         ),
@@ -124,15 +123,15 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
 
 
 def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
-    path = outcome.library.import_path
+    path = outcome.library.label
     if outcome.refused:
         yield Skipped(path, outcome.refused)
         return
     for hook in outcome.hooks:
         if hook.way is None:
-            yield Skipped(f"{path}: {hook.hook.lost}", hook.reason)
+            yield Skipped(f"{path}: {hook.hook.lost}", hook.reason, hook.hook.option)
     for fact in outcome.facts:
-        if fact.reason and isinstance(fact.fact, Field) and fact.fact.lost:
+        if fact.reason and isinstance(fact.fact, (Field, Variable)) and fact.fact.lost:
             yield Skipped(f"{path}: {fact.fact.lost}", fact.reason)
 
 
@@ -152,17 +151,25 @@ def _place(binary: GoBinary, hook: Hook) -> HookOutcome:
 
 
 def _learn(binary: GoBinary, fact: Fact) -> FactOutcome:
+    nothing = MISSING if isinstance(fact, Field) else 0
     try:
-        if isinstance(fact, StructPresent):
-            return FactOutcome(fact, int(binary.struct(fact.struct) is not None), "types")
-        if isinstance(fact, Itab):
-            address = binary.itab(fact.concrete, fact.interface)
-            if address is not None:
-                return FactOutcome(fact, address, "itabs")
-            return FactOutcome(fact, 0, "", f"the itab of {fact.concrete} for {fact.interface} wasn't found")
-        offset = binary.field(fact.struct, fact.field)
+        found = _value(binary, fact)
     except BinaryError as error:
-        return FactOutcome(fact, MISSING, "", error.message)
-    if offset is None:
-        return FactOutcome(fact, MISSING, "", f"{fact.struct}.{fact.field} wasn't found")
-    return FactOutcome(fact, offset.offset, offset.source)
+        return FactOutcome(fact, nothing, "", error.message)
+    if found is None:
+        return FactOutcome(fact, nothing, "", f"{'the ' if not isinstance(fact, Field) else ''}{fact.of} wasn't found")
+    return FactOutcome(fact, *found)
+
+
+def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
+    """The fact's value and where it is from; None where there is none."""
+    if isinstance(fact, StructPresent):
+        return int(binary.struct(fact.struct) is not None), "types"
+    if isinstance(fact, Field):
+        offset = binary.field(fact.struct, fact.field)
+        return None if offset is None else (offset.offset, offset.source)
+    if isinstance(fact, Itab):
+        address, source = binary.itab(fact.concrete, fact.interface), "itabs"
+    else:
+        address, source = binary.variable(fact.name), "code" if binary.stripped else "symbols"
+    return None if address is None else (address, source)

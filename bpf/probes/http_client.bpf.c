@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * Requests that net/http's Transport sends, each attempt a span. Declared in otel_goprobe/probes/http_client.py.
+ */
+
+BPF_HASH(http_client_inflight, struct goroutine_key, struct http_client_in_flight, 16384);
+
+static __always_inline struct goroutine_key http_client_key(struct pt_regs *ctx, struct target *target, u32 slot)
+{
+	struct goroutine_key key = {.slot = slot, .kind = KIND_http_client};
+
+	key.goid = go_read_word(GO_G(ctx), target->g_goid);
+	return key;
+}
+
+/* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
+ * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
+int http_client_request_start(struct pt_regs *ctx)
+{
+	struct http_client_in_flight request = {};
+	struct http_server_in_flight *parent;
+	struct goroutine_key key;
+	struct target *target;
+	u32 slot;
+	long failed;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_client_key(ctx, target, slot);
+	request.bias = GO_PC(ctx) - target->http_client_start_address;
+	request.request = GO_ARG2(ctx);
+	request.span_id = random_id();
+	parent = parent_of(ctx, target, key.goid, slot, request.request + target->request_ctx, request.bias,
+			   &request.parent_goid);
+	if (parent) {
+		request.context = parent->context;
+		request.parent_span_id = parent->span_id;
+	} else {
+		request.context.trace_id[0] = random_id();
+		request.context.trace_id[1] = random_id();
+		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
+							 target->sampling_bound);
+	}
+	count(slot, COUNTER_started);
+	request.start_ns = bpf_ktime_get_ns();
+	failed = http_client_inflight.insert(&key, &request);
+	if (failed == -EEXIST) {
+		/* Its end was never seen, or it is at work for this one. */
+		count(slot, COUNTER_abandoned);
+		http_client_inflight.update(&key, &request);
+	} else if (failed) {
+		count(slot, COUNTER_in_flight_full);
+	}
+	return 0;
+}
+
+/* What is told of an error, given the words of an interface value: the address of its type in the file, or a cancellation. */
+static __always_inline u64 http_client_error(struct target *target, u64 bias, u64 itab, u64 data)
+{
+	struct go_string text;
+	u64 words[3] = {}, cause = 0;
+
+	/* What roundTrip takes off before it returns: structs of one error each. */
+	if (itab == target->nothing_written_itab + bias || itab == target->read_error_itab + bias) {
+		if (read_user(words, 2 * sizeof(u64), data))
+			return 0;
+		itab = words[0];
+		data = words[1];
+		words[0] = words[1] = 0;
+	}
+	/* internal/abi/iface.go, ITab: Inter, Type */
+	if (itab == target->error_string_itab + bias) {
+		/* context.Canceled, and net/http's errRequestCanceled up to Go 1.22 (transport.go). */
+		text = go_read_string(data, 0);
+		if (text.length >= 16)
+			read_user(words, text.length < sizeof(words) ? 16 : sizeof(words), text.data);
+		if (words[0] == 0x20747865746e6f63ULL && words[1] == 0x64656c65636e6163ULL && text.length == 16)
+			return HTTP_CLIENT_CANCELED; /* "context canceled" */
+		if (words[0] == 0x707474682f74656eULL && words[1] == 0x736575716572203aULL &&
+		    words[2] == 0x6c65636e61632074ULL)
+			return HTTP_CLIENT_CANCELED; /* "net/http: request cancel…" */
+	} else if (itab == target->op_error_itab + bias) {
+		cause = go_read_word(data, target->op_error_err);
+	}
+	if (cause)
+		return (go_read_word(cause, 8) - bias) | HTTP_CLIENT_IN_OP_ERROR;
+	return go_read_word(itab, 8) - bias;
+}
+
+static __always_inline struct go_string http_client_part(struct http_client_in_flight *request, u16 offset)
+{
+	struct go_string part = {};
+	u32 word = offset / 8 & 15;
+
+	if (offset == MISSING)
+		return part;
+	part.data = request->url[word];
+	part.length = request->url[word + 1];
+	return part;
+}
+
+/* Of a url.URL's address, and the strings in it. */
+static __always_inline void http_client_read_url(struct target *target, struct http_client_in_flight *request)
+{
+	read_user(request->url, HTTP_CLIENT_URL_BYTES, go_read_word(request->request, target->request_url));
+}
+
+static __always_inline void http_client_count(struct target *target, u32 slot, struct http_client_in_flight *request,
+					      struct http_client_fixed *fixed, u64 duration_ns)
+{
+	struct red_key key = {.slot = slot, .kind = KIND_http_client, .status = fixed->status, .error = fixed->error};
+	struct go_string method = go_read_string(request->request, target->request_method);
+	struct red_text text = {};
+
+	if (method.length <= 8) {
+		CLAMP(method.length, 8);
+		read_user(&key.word, method.length, method.data);
+		if (!method.length)
+			key.word = 0x544547; /* "GET" */
+		else if (!HTTP_SERVER_KNOWN_METHOD(key.word))
+			key.word = 0;
+	}
+	key.traits[0] = http_client_part(request, target->url_scheme).length == 5; /* https */
+	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
+	key.text = red_text_read(http_client_part(request, target->url_host), &text);
+	red_count(&key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
+}
+
+/* Copies at most `max` bytes and stores how many. */
+#define HTTP_CLIENT_COPY(record, field, string, max)                                                                      \
+	do {                                                                                                              \
+		u64 bytes = (string).length;                                                                              \
+		CLAMP(bytes, max);                                                                                        \
+		if (read_user((record)->field, bytes, (string).data))                                                     \
+			bytes = 0;                                                                                        \
+		(record)->fixed.field##_bytes = bytes;                                                                    \
+	} while (0)
+
+static __always_inline void http_client_submit(struct target *target, u32 slot, struct http_client_in_flight *request,
+					       struct http_client_fixed *fixed)
+{
+	struct go_string method = go_read_string(request->request, target->request_method);
+	struct go_string scheme = http_client_part(request, target->url_scheme);
+	struct go_string host = http_client_part(request, target->url_host);
+	struct go_string path = http_client_part(request, target->url_raw_path);
+	struct go_string query = http_client_part(request, target->url_raw_query);
+	u64 previous = request->request;
+
+	fixed->raw_path = path.length != 0;
+	if (!path.length)
+		path = http_client_part(request, target->url_path);
+	fixed->user = http_client_part(request, target->url_user).data != 0;
+	fixed->resends = request->attempts;
+	/* net/http/client.go, do: a redirected request names the response that redirected it, up to ten times by default. */
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 16; i++) {
+		previous = go_read_word(previous, target->request_response);
+		if (!previous)
+			break;
+		fixed->resends++;
+		previous = go_read_word(previous, target->response_request);
+	}
+	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
+	fixed->peer_port = request->peer_port;
+	fixed->header.kind = KIND_http_client;
+	fixed->header.slot = slot;
+	fixed->header.start_ns = request->start_ns;
+	fixed->header.trace_flags = request->context.flags;
+	fixed->header.trace_id[0] = request->context.trace_id[0];
+	fixed->header.trace_id[1] = request->context.trace_id[1];
+	fixed->header.span_id = request->span_id;
+	fixed->header.parent_span_id = request->parent_span_id;
+	if (method.length <= 8 && scheme.length <= 8 && host.length <= 40 && path.length <= 64 && query.length <= 40) {
+		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
+
+		if (!record) {
+			count(slot, COUNTER_ring_full);
+			return;
+		}
+		record->fixed = *fixed;
+		HTTP_CLIENT_COPY(record, method, method, 8);
+		HTTP_CLIENT_COPY(record, scheme, scheme, 8);
+		HTTP_CLIENT_COPY(record, host, host, 40);
+		HTTP_CLIENT_COPY(record, path, path, 64);
+		HTTP_CLIENT_COPY(record, query, query, 40);
+		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
+	} else {
+		struct http_client_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
+
+		if (!record) {
+			count(slot, COUNTER_ring_full);
+			return;
+		}
+		record->fixed = *fixed;
+		HTTP_CLIENT_COPY(record, method, method, 24);
+		HTTP_CLIENT_COPY(record, scheme, scheme, 8);
+		HTTP_CLIENT_COPY(record, host, host, 128);
+		HTTP_CLIENT_COPY(record, path, path, 408);
+		HTTP_CLIENT_COPY(record, query, query, 360);
+		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
+	}
+}
+
+/* Counts and records an attempt that has ended; it stays in http_client_inflight. */
+static __always_inline void http_client_finish(struct target *target, u32 slot, struct http_client_in_flight *request,
+					       u64 end_ns, u64 response, u64 error)
+{
+	struct http_client_fixed fixed = {.error = error};
+	struct http_server_in_flight *parent;
+	u64 duration_ns = end_ns - request->start_ns;
+	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
+
+	connection_retract(&request->connection, request->span_id);
+	fixed.header.end_ns = end_ns;
+	if (response)
+		fixed.status = go_read_word(response, target->response_status_code);
+	if (!kept) {
+		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
+						  fixed.status >= 400 || error);
+		kept = fixed.header.late;
+		if (!kept)
+			count(slot, COUNTER_sampled_out);
+		/* The parent is kept as well: a trace has no holes of our making. */
+		parent = kept && request->parent_span_id ? parent_on_goroutine(request->parent_goid, slot) : 0;
+		if (parent && parent->span_id == request->parent_span_id)
+			parent->live.child_kept = 1;
+	}
+	if (!kept && !(target->options & OPTION_red))
+		return;
+	fixed.protocol_major = go_read_word(response, target->response_proto_major);
+	fixed.protocol_minor = go_read_word(response, target->response_proto_minor);
+	http_client_read_url(target, request);
+	if (target->options & OPTION_red)
+		http_client_count(target, slot, request, &fixed, duration_ns);
+	if (kept)
+		http_client_submit(target, slot, request, &fixed);
+}
+
+/* func (pc *persistConn) roundTrip(req *transportRequest) (*Response, error), since Go 1.1: on the goroutine of the
+ * Transport's roundTrip, once for each attempt to send it over HTTP/1. Registers: pc = ARG1. */
+int http_client_connection(struct pt_regs *ctx)
+{
+	struct http_client_in_flight *request;
+	struct connection *connection;
+	struct target *target;
+	struct goroutine_key key;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_client_key(ctx, target, slot);
+	request = http_client_inflight.lookup(&key);
+	if (!request)
+		return 0;
+	if (request->failed_ns) {
+		/* Sent again, as the connection was found closed: a span of its own. */
+		http_client_finish(target, slot, request, request->failed_ns, 0, request->error);
+		count(slot, COUNTER_started);
+		request->start_ns = request->failed_ns;
+		request->span_id = random_id();
+		request->failed_ns = 0;
+		request->attempts++;
+	}
+	connection = connection_of_client(target, slot, KIND_http_client, GO_ARG1(ctx), target->persist_conn_conn,
+					  target->persist_conn_nwrite, request->bias);
+	if (!connection)
+		return 0;
+	__builtin_memcpy(request->peer, connection->tuple.remote_ip, sizeof(request->peer));
+	request->peer_port = connection->tuple.remote_port;
+	request->connection = connection->key;
+	connection_publish(target, &request->connection, &request->context, request->span_id);
+	return 0;
+}
+
+/* In (*Transport).roundTrip, where it asks whether (*persistConn).roundTrip, or the RoundTrip of HTTP/2, failed; so the end
+ * unless it did. Results: *Response = ARG1, error = ARG2, ARG3. */
+int http_client_answer(struct pt_regs *ctx)
+{
+	struct http_client_in_flight *request;
+	struct target *target;
+	struct goroutine_key key;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_client_key(ctx, target, slot);
+	request = http_client_inflight.lookup(&key);
+	if (!request)
+		return 0;
+	if (GO_ARG2(ctx)) {
+		request->failed_ns = bpf_ktime_get_ns();
+		request->error = http_client_error(target, request->bias, GO_ARG2(ctx), GO_ARG3(ctx));
+		return 0;
+	}
+	http_client_finish(target, slot, request, bpf_ktime_get_ns(), GO_ARG1(ctx), 0);
+	http_client_inflight.delete(&key);
+	return 0;
+}
+
+/* The returns of (*Transport).roundTrip that http_client_answer doesn't see: errors above all. Results as there. */
+int http_client_return(struct pt_regs *ctx)
+{
+	struct http_client_in_flight *request;
+	struct target *target;
+	struct goroutine_key key;
+	u64 error = 0;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_client_key(ctx, target, slot);
+	request = http_client_inflight.lookup(&key);
+	if (!request)
+		return 0;
+	if (GO_ARG2(ctx))
+		error = http_client_error(target, request->bias, GO_ARG2(ctx), GO_ARG3(ctx));
+	http_client_finish(target, slot, request, bpf_ktime_get_ns(), GO_ARG1(ctx), error);
+	http_client_inflight.delete(&key);
+	return 0;
+}
+
+/* func gopanic(e any) of package runtime, since Go 1.0: leaves roundTrip without a return. Registers: ARG1 = type of the
+ * value. */
+int http_client_panic(struct pt_regs *ctx)
+{
+	struct http_client_in_flight *request;
+	struct target *target;
+	struct goroutine_key key;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_client_key(ctx, target, slot);
+	request = http_client_inflight.lookup(&key);
+	if (!request)
+		return 0;
+	http_client_finish(target, slot, request, bpf_ktime_get_ns(), 0, GO_ARG1(ctx) - request->bias);
+	http_client_inflight.delete(&key);
+	return 0;
+}
+
+/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0: a goroutine has
+ * been started. Only with --lineage. Results: the new g = ARG1; the current one is the system stack's. */
+int http_client_goroutine(struct pt_regs *ctx)
+{
+	struct goroutine_key key = {.kind = KIND_http_server};
+	struct http_server_in_flight *span;
+	struct lineage lineage = {};
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	lineage.goid = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
+	span = parent_on_goroutine(lineage.goid, slot);
+	if (!span)
+		span = parent_by_lineage(lineage.goid, slot, &lineage.goid);
+	if (!span)
+		return 0;
+	lineage.span_id = span->span_id;
+	key.slot = slot;
+	key.goid = go_read_word(GO_ARG1(ctx), target->g_goid);
+	lineages.update(&key, &lineage);
+	return 0;
+}

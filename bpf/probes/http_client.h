@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * What http_client.bpf.c keeps between start and end of a request, and the records that it submits.
+ */
+
+/* In http_client_fixed.error and red_key.error, which hold the address of the error's type else. */
+#define HTTP_CLIENT_CANCELED 1
+/* The type is that of a *net.OpError's cause. */
+#define HTTP_CLIENT_IN_OP_ERROR (1ULL << 63)
+
+/* What lies in front of url.URL's end: in each Go from 1.19 to 1.27 the struct has 144 bytes, none of the fields that are
+ * read ends behind 120. */
+#define HTTP_CLIENT_URL_BYTES 120
+
+/* Between start and end. net/http and its caller hold the request, and with it the URL, until roundTrip returns. */
+struct http_client_in_flight {
+	u64 start_ns;
+	u64 span_id;
+	struct trace_context context;
+	u64 parent_span_id; /* 0: a root */
+	u64 parent_goid;    /* where the parent's in-flight value is */
+	u64 request;
+	u64 bias;      /* load bias of the executable */
+	u64 failed_ns; /* when the last attempt failed, which may not be the end */
+	u64 error;     /* of that attempt */
+	u32 peer[4];   /* address as on the wire, IPv4 as ::ffff:a.b.c.d */
+	u16 peer_port;
+	u16 attempts; /* that failed before this one */
+	struct connection_key connection; /* port 0: the span wasn't published */
+	u64 url[HTTP_CLIENT_URL_BYTES / 8 + 2]; /* a url.URL, once it is needed */
+};
+
+struct http_client_fixed {
+	struct span_header header;
+	u64 error;
+	u32 peer[4];
+	u16 status; /* 0: there was no response */
+	u16 peer_port;
+	u16 path_bytes;
+	u16 query_bytes;
+	u8 method_bytes;
+	u8 scheme_bytes;
+	u8 host_bytes;
+	u8 user;     /* 1: the URL has credentials */
+	u8 raw_path; /* 1: `path` is escaped as it was sent */
+	u8 protocol_major;
+	u8 protocol_minor;
+	u8 resends;
+};
+
+struct http_client_record_256 {
+	struct http_client_fixed fixed;
+	char method[8];
+	char scheme[8];
+	char host[40];
+	char path[64];
+	char query[40];
+};
+
+struct http_client_record_1024 {
+	struct http_client_fixed fixed;
+	char method[24];
+	char scheme[8];
+	char host[128];
+	char path[408];
+	char query[360];
+};
+
+_Static_assert(sizeof(struct http_client_record_256) == 256, "stride of ring_256");
+_Static_assert(sizeof(struct http_client_record_1024) == 1024, "stride of ring_1024");

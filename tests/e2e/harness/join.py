@@ -1,0 +1,107 @@
+"""A running tests/go/join: one end of connections under test."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING, Self
+
+import psutil
+from goprograms import go_binary
+
+from harness.target import DEADLINE_S, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+SEND_S = 240.0
+
+
+class Join:
+    """From its ``ready`` line on; a context manager that stops it.
+
+    Args:
+        arguments: its own; of one that is there twice the last counts.
+        prefix: command that starts it: ``ip netns exec …``, which becomes the program.
+        exe: another build of it.
+    """
+
+    def __init__(self, *arguments: str, prefix: Sequence[str] = (), exe: Path | None = None) -> None:
+        self._process = subprocess.Popen(
+            [*prefix, exe or go_binary("join"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._stdout = Output(self._process.stdout)
+        self._stderr = Output(self._process.stderr)
+        self._sent = 0
+        try:
+            self._stdout.wait_for("^ready$")
+        except TimeoutError:
+            self.stop()
+            raise TimeoutError(f"join isn't ready: {self._stderr.text()}") from None
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def address(self) -> str:
+        """Where it listens: HOST:PORT, or a path."""
+        return self._stdout.wait_for("^listening ").split()[1]
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.address.rpartition(":")[2])
+
+    def url(self, pattern: str = "http://ADDRESS") -> str:
+        """Return `pattern` with its own address and port in it."""
+        return pattern.replace("ADDRESS", self.address).replace("PORT", self.address.rpartition(":")[2])
+
+    def send(self, count: int, concurrency: int) -> None:
+        """Send requests and wait until all have been answered as they should.
+
+        Raises:
+            AssertionError: some weren't.
+        """
+        assert self._process.stdin
+        self._sent += 1
+        self._process.stdin.write(f"{count} {concurrency}\n")
+        self._process.stdin.flush()
+        assert self._stdout.wait_for("^done ", self._sent, SEND_S) == "done 0", self._stderr.text()
+
+    def wait_for_connections(self, count: int) -> None:
+        """Wait until so many connections are open to it.
+
+        Raises:
+            TimeoutError: they don't come.
+        """
+        ending = time.monotonic() + DEADLINE_S
+        while time.monotonic() < ending:
+            connections = psutil.Process(self.pid).net_connections("tcp")
+            if sum(each.status == psutil.CONN_ESTABLISHED for each in connections) >= count:
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"there are no {count} connections to {self.address}")
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(DEADLINE_S)
+        self._stdout.join()
+        self._stderr.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,3 @@
+module example.com/http_client
+
+go 1.21
