@@ -44,6 +44,10 @@ SCENARIOS = (
     Scenario("wrapped", "a context wrapped 12 times: values, timeout, cancellation, one of the program's own"),
     Scenario("background", "`context.Background()` in the handler"),
     Scenario("background-fan-out", "`context.Background()` in three goroutines that the handler starts"),
+    Scenario(
+        "background-fan-out-waited",
+        "the same, after the handler has waited, so that it may be on another thread by then",
+    ),
     Scenario("churn", "the handler's context, two idle connections for 16 callers"),
     Scenario("close", "the handler's context, a connection a call"),
     Scenario("one-connection", "the handler's context, all calls on one connection"),

@@ -20,6 +20,12 @@ func backgroundFanOut(f *front, _ *http.Request, id string) {
 	f.callInGoroutines(context.Background(), id)
 }
 
+// backgroundFanOutWaited starts its goroutines when it has waited, and most likely goes on on another P.
+func backgroundFanOutWaited(f *front, _ *http.Request, id string) {
+	time.Sleep(time.Duration(rand.Intn(1000)) * time.Microsecond)
+	f.callInGoroutines(context.Background(), id)
+}
+
 func (f *front) callInGoroutines(ctx context.Context, id string) {
 	var calls sync.WaitGroup
 	for i := 0; i < fanOutSize; i++ {
