@@ -1,20 +1,14 @@
-# The agent alone in an image. BCC comes from the distribution, everything else is in one virtual environment.
+# The agent alone in an image: a Python, what it is linked with, the wheel that `make wheel` left in dist/. There is no
+# shell in it, no package manager, no compiler. The wheel is made outside, because BCC calls bpf(2) while it compiles,
+# which the building of an image may not.
 FROM debian:12-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv python3-bpfcc
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY bpf bpf
-COPY otel_goprobe otel_goprobe
-COPY scripts/link-bcc scripts/link-bcc
-RUN python3 -m venv /opt/otel-goprobe \
-    && /opt/otel-goprobe/bin/pip install --no-cache-dir . \
-    && scripts/link-bcc /opt/otel-goprobe/bin/python
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv
+COPY scripts/image-root dist/otel_goprobe-*.whl /src/
+RUN /src/image-root /src/otel_goprobe-*.whl /image
 
-FROM debian:12-slim
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-bpfcc \
-    && rm -rf /var/lib/apt/lists/*
-COPY --from=build /opt/otel-goprobe /opt/otel-goprobe
+FROM scratch
+COPY --from=build /image /
+ENV PATH=/opt/otel-goprobe/bin
 # Root inside the container; which capabilities that root has is docker-compose.yml's, or your orchestrator's, to say.
 ENTRYPOINT ["/opt/otel-goprobe/bin/otel-goprobe"]
 CMD ["run"]

@@ -2,8 +2,8 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format test-versions test-jaeger test-wild test-propagation test-kernels \
-	test-bare bench bench-sites bench-encode bench-inspect clean
+.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-propagation \
+	test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -15,6 +15,18 @@ help:  ## list these targets
 setup:  ## make .venv/bin/otel-goprobe, installing what it needs (apt, pip)
 	@scripts/setup
 
+bundle: setup  ## compile the BPF programs into the package, so that it runs without a compiler (root)
+	@mkdir -p otel_goprobe/bundles
+	@scripts/as-root $(VENV)/python -m otel_goprobe.units
+
+wheel: bundle  ## dist/otel_goprobe-*.whl with the BPF programs compiled: it runs where there is no compiler
+	@rm -rf dist
+	@$(VENV)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+image: wheel  ## the agent's image, by docker build: without a compiler, less than 150 MB
+	docker build --tag otel-goprobe .
+
 demo: setup  ## an example Go service, the agent, requests, their traces (JAEGER=1: in a real Jaeger)
 	@$(VENV)/python scripts/demo $(if $(filter-out 0,$(JAEGER)),--jaeger)
 
@@ -22,7 +34,7 @@ setup-dev:
 	@scripts/setup dev
 
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild and not propagation' $(ARGS)
+	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
 	$(VENV)/ruff check $(PYTHON)
@@ -59,6 +71,9 @@ test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual ma
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
 	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m kernels
 
+test-wheel: setup-dev wheel  ## the wheel is what the sources give; it and the image run without a compiler
+	$(PYTEST) tests -m wheel $(ARGS)
+
 test-bare:  ## `make demo` and `make test` on a bare Debian 12, made for it, from a fresh clone of HEAD
 	@scripts/as-root scripts/bare-machine
 
@@ -66,15 +81,22 @@ bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	@scripts/apt-missing wrk
 	scripts/as-root $(VENV)/python -m benchmarks.overhead
 
+bench-start: bundle  ## half a minute: from the start of the agent to its probes, and to the first span
+	scripts/as-root $(VENV)/python -m benchmarks.start
+
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
 	scripts/as-root $(VENV)/python -m benchmarks.sites
 
 bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
 	$(VENV)/python -m benchmarks.encode
 
+bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.metrics
+
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection
 
 clean:  ## remove what was made in the tree (not the cache outside it)
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf otel_goprobe/bundles .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

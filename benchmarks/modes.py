@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import empty
 from benchmarks.loads import Load, trickle
+from benchmarks.machine import OTHER_CPUS
 from benchmarks.processes import TEMPORARY, Lines, Running, cpu_ns, memory_mib, wait_until
 from benchmarks.programs import ENVIRONMENT, PROJECT
-from benchmarks.sites import program_statistics, runs
-from otel_goprobe import kernel, probes
+from benchmarks.sites import program_statistics, runs, tag
+from otel_goprobe import config, kernel, probes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.processes import Server
     from benchmarks.receivers import Receiver
@@ -63,9 +64,10 @@ class Agent:
     Args:
         server: the target.
         receiver: where spans go.
+        cpus: where the agent may run.
     """
 
-    def __init__(self, server: Server, receiver: Receiver) -> None:
+    def __init__(self, server: Server, receiver: Receiver, cpus: Sequence[int] = OTHER_CPUS) -> None:
         self._server, self._receiver = server, receiver
         self._summary = tempfile.NamedTemporaryFile(prefix=TEMPORARY)  # noqa: SIM115 - lives with this
         before = receiver.spans()
@@ -73,7 +75,9 @@ class Agent:
         command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(server.pid), "--service", "bench"]
         command += ["--endpoint", receiver.endpoint, "--summary-json", self._summary.name]
         with trickle(server):
-            self._running = Running(["env", *(f"-u{key}" for key in unset), *command], stderr=subprocess.PIPE)
+            self._running = Running(
+                ["env", *(f"-u{key}" for key in unset), *command], cpus=cpus, stderr=subprocess.PIPE
+            )
             assert self._running.process.stderr
             self._lines = Lines(self._running.process.stderr)
             wait_until(self._attached, ATTACH_WITHIN_S, 0.002)
@@ -106,18 +110,17 @@ class Agent:
 
     def program_costs(self, load: Load, seconds: float) -> dict[str, dict[str, float]]:
         """Return by BPF program how often it runs a request, and the ns it takes each time."""
-        names = [one.name for one in probes.unit(kernel.bpf_folder()).programs]
         links = {int(path.name): str(path.readlink()) for path in Path(f"/proc/{self.pid}/fd").iterdir()}
-        descriptors = sorted(number for number, link in links.items() if link == "anon_inode:bpf-prog")
-        if len(names) != len(descriptors):
-            raise SystemExit(f"the agent holds {len(descriptors)} BPF programs, not {len(names)}")
-        by_name = dict(zip(names, descriptors, strict=True))  # it loads them in the unit's order
+        descriptors = [number for number, link in links.items() if link == "anon_inode:bpf-prog"]
+        with kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=config.cache_dir()) as program:
+            names = {tag("self", descriptor): name for name, descriptor in program.descriptors.items()}
+        by_name = {names[tag(self.pid, descriptor)]: descriptor for descriptor in descriptors}
         with program_statistics():
             before = {name: runs(self.pid, descriptor) for name, descriptor in by_name.items()}
             requests = load.run(self._server, seconds)["requests"]
             after = {name: runs(self.pid, descriptor) for name, descriptor in by_name.items()}
         costs = {}
-        for name in names:
+        for name in sorted(by_name):
             count, ns = (now - then for now, then in zip(after[name], before[name], strict=True))
             if count / requests >= 0.01:
                 costs[name] = {"runs_a_request": round(count / requests, 3), "ns_a_run": round(ns / count)}

@@ -49,6 +49,8 @@ def columns(count: int, *, distinct: int = 64, seed: int = 7) -> SpanColumns:
         trace_id=generator.integers(0, 256, (count, 16), np.uint8),
         span_id=generator.integers(0, 256, (count, 8), np.uint8),
         parent_span_id=np.zeros((count, 8), np.uint8),
+        trace_flags=np.ones(count, np.uint8),
+        trace_state=Strings(np.full(count, -1, np.int32), ()),
         start_unix_ns=started,
         end_unix_ns=started + generator.integers(10_000, 10_000_000, count).astype(np.uint64),
         name=Strings(is_order, ("GET /products/{id}", "POST /orders")),

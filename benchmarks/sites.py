@@ -88,6 +88,12 @@ def runs(pid: int | str, descriptor: int) -> tuple[int, int]:
     return int(found["run_cnt"]), int(found["run_time_ns"])
 
 
+def tag(pid: int | str, descriptor: int) -> str:
+    """Return what the kernel names a BPF program by: the SHA of its instructions, without descriptors of maps."""
+    text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text()
+    return next(line.split()[1] for line in text.splitlines() if line.startswith("prog_tag:"))
+
+
 def _sites(binary: GoBinary, kind: Kind) -> tuple[Site, ...]:
     name = f"main.{kind.function}"
     start = binary.functions([name])[name].address

@@ -10,10 +10,23 @@ struct process_event {
 
 BPF_RINGBUF_OUTPUT(process_events, 16);
 
+enum process_report {
+	PROCESS_EXEC,
+	PROCESS_EXIT,
+};
+
+/* By what happened: whether only watched processes are told of. A machine that builds ends hundreds a second. */
+BPF_ARRAY(process_watched_only, u32, 2);
+
 static __always_inline void report(u32 tgid, u32 exited)
 {
-	struct process_event *event = process_events.ringbuf_reserve(sizeof(*event));
+	u32 what = exited ? PROCESS_EXIT : PROCESS_EXEC;
+	u32 *watched_only = process_watched_only.lookup(&what);
+	struct process_event *event;
 
+	if (watched_only && *watched_only && !tgid_slots.lookup(&tgid))
+		return;
+	event = process_events.ringbuf_reserve(sizeof(*event));
 	if (!event)
 		return; /* the reader, finding the ring full, looks at all processes */
 	event->tgid = tgid;
@@ -43,8 +56,8 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
 	(void)ctx;
-	forget(tgid);
 	report(tgid, 0);
+	forget(tgid);
 	return 0;
 }
 
@@ -55,8 +68,8 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	(void)ctx;
 	if (id >> 32 == (u32)id) {
-		forget(id >> 32);
 		report(id >> 32, 1);
+		forget(id >> 32);
 	}
 	return 0;
 }

@@ -7,12 +7,15 @@ the next drain, a process event or a signal.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import json
 import logging
+import mmap
 import select
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,32 +23,46 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from otel_goprobe import export, kernel, probes
+from otel_goprobe.conversion import Converter
 from otel_goprobe.discovery.launch import PASSED_ON, Launch
 from otel_goprobe.discovery.watch import Changes, Discovery
-from otel_goprobe.durations import Durations
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
-from otel_goprobe.instrumented import Targets
-from otel_goprobe.model import Strings
-from otel_goprobe.spans import Clock, matching, take
+from otel_goprobe.instrumented import Instrumented, Targets
+from otel_goprobe.meter import Meter
 from otel_goprobe.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy.typing as npt
+    from collections.abc import Callable
 
     from otel_goprobe.config import Config
-    from otel_goprobe.model import SpanColumns, Target
+    from otel_goprobe.model import Target
 
 log = logging.getLogger(__name__)
 
-RINGS = (256, 1024)
-"""Record sizes, bytes; each has its ring buffer ``ring_<size>`` and, per library, ``<stem>_record_<size>``."""
-DRAIN_RECORDS = 16384
-"""At once."""
+RINGS = {256: 1, 1024: 4}
+"""Record sizes, bytes, each with its ring buffer ``ring_<size>`` and, per library, ``<stem>_record_<size>``; and what
+part of ``--ring-size`` that ring has: what doesn't fit into a small record is rare."""
+M_ARENA_MAX = -8
+"""Parameter of glibc's mallopt(3), malloc.h."""
+TRIM_EVERY_S = 5.0
+"""To give memory back costs page faults later: more often, and it shows in the cost of a span."""
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
+"""Between two drains; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
+WANTED_FILL = 0.25
+"""Of the fuller ring at a drain: the rest is for a time without a core."""
+DRAIN_RECORDS = 2048
+"""At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
+EXEMPLARS_EVERY_S = 1.0
+"""Spans are looked at for exemplars of metrics: one batch."""
+EVENTS_APART_S = 0.05
+"""Between two looks at what the kernel says of processes: the first of many at once, the others together."""
+EXEC, EXIT = range(2)
+"""Rows of ``process_watched_only``; enum process_report in bpf/process.bpf.c."""
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
+CHUNKS_A_SERIES = 4
+"""Elements of the map for each series of an exponential histogram: durations that differ up to 256-fold."""
 CLOSE_WITHIN_S = 4.0
 """For the exporter, of the 5 s in which the agent has to be gone."""
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
@@ -66,8 +83,7 @@ def run(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         launch = None
         if config.command:
-            user = "" if config.launch_uid is None else f"{config.launch_uid}:{config.launch_gid}"
-            launch = Launch(config.command, user=user, environment=config.launch_environment)
+            launch = Launch(config.command, user=config.user, environment=config.launch_environment)
             stack.callback(launch.abandon)
         if config.disabled:
             log.warning("OTEL_SDK_DISABLED is set: nothing is instrumented")
@@ -77,14 +93,45 @@ def run(config: Config) -> int:
         return Agent(config, stack, launch).run()
 
 
+class Timer:
+    """Calls `action` every so many seconds, the first time after that many."""
+
+    def __init__(self, seconds: float, action: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._action = action
+        self._at = time.monotonic() + seconds
+
+    def run_if_due(self, now: float) -> None:
+        """Call it if its time has come."""
+        if now >= self._at:
+            self._action()
+            self._at = now + self._seconds
+
+
+class Memory:
+    """glibc's allocator, kept from keeping what a burst took; nothing with another C library."""
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None)
+        self._trim = getattr(libc, "malloc_trim", None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_ARENA_MAX, 1)  # the exporter's thread uses what the loop has freed
+
+    def give_back(self) -> None:
+        """Return free pages to the kernel."""
+        if self._trim:
+            self._trim(0)
+
+
 class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
         self.config = config
         self.launch = launch
-        self.options = frozenset(name for name in probes.options() if getattr(config, name))
-        self.clock = Clock()
+        self.memory = Memory()
+        self.interval_s = SHORTEST_INTERVAL_S
+        """Until the next drain."""
         self.telemetry = Telemetry()
         self.signals = stack.enter_context(Signals(launch))
         self.program = stack.enter_context(
@@ -92,26 +139,28 @@ class Agent:
                 probes.unit(kernel.bpf_folder()),
                 cache_dir=config.cache_dir,
                 sizes={f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()}
-                | {"live_contexts": config.max_in_flight}
-                | {f"ring_{size}": config.ring_bytes for size in RINGS}
-                | dict.fromkeys(("red_durations", "red_texts"), config.max_series if config.red else 1)
-                | ({} if config.red else {"red_overflow": 1})
+                | dict.fromkeys(("goroutines", "live_contexts"), config.max_in_flight)
+                | {f"ring_{size}": max(config.ring_bytes // part, mmap.PAGESIZE) for size, part in RINGS.items()}
+                | series_sizes(config)
                 | ({} if config.local else {probes.SHARED_MAP: 1}),
                 shared=(probes.SHARED_MAP,) if config.local else (),
+                lazily=True,
             )
         )
         self.describe_sockets()
-        self.durations = Durations(self.program, self, delta=config.metrics.delta) if config.red else None
-        self.metrics_exporter: export.MetricsExporter | None = None
-        self.targets = Targets(self.program, config, self.telemetry, self.durations)
+        self.converter = Converter(self.program, config, self.telemetry, self.type_name)
+        self.meter = Meter(self.program, self.converter, config) if config.red else None
+        if self.meter:
+            self.converter.show(self.meter.see, 0 if config.service_graph else EXEMPLARS_EVERY_S)
+        self.targets = Targets(self.program, config, self.telemetry, self.meter.durations if self.meter else None)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
-        self.encoder = export.Encoder(
-            config.batch.max_batch_spans, attribute_value_length_limit=config.attribute_value_length_limit
-        )
+        if self.sees_kernel_pids:
+            for row, watched_only in ((EXEC, self.discovery.only_pids), (EXIT, True)):
+                self.program.maps["process_watched_only"].update(_u32(row), _u32(watched_only))
 
     def describe_sockets(self) -> None:
         """Tell the programs what the kernel's sockets look like; say what is lost where that fails."""
@@ -133,7 +182,7 @@ class Agent:
     def run(self) -> int:
         """Attach to what is there, then follow what comes, drain and export until the end."""
         if self.launch:
-            self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path)
+            self.watch(self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path))
         else:
             self.follow(self.discovery.scan())
             self.say_if_waiting()
@@ -147,33 +196,35 @@ class Agent:
 
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
-        interval = self.config.batch.schedule_delay_s
-        if self.durations:
-            self.metrics_exporter = export.make_metrics_exporter(self.config.metrics)
+        if self.meter:
+            self.meter.open()
         poll = select.poll()
         poll.register(self.events.fileno(), select.POLLIN)
         poll.register(self.signals.fileno(), select.POLLIN)
-        drain_at = counters_at = time.monotonic()
-        rescan_at = drain_at + RESCAN_EVERY_S
-        collect_at = drain_at + self.config.metrics.interval_s
+        drain_at = events_at = time.monotonic()
+        timers = (
+            Timer(COUNTERS_EVERY_S, self.read_counters),
+            Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
+            Timer(TRIM_EVERY_S, self.memory.give_back),
+            Timer(self.config.metrics.interval_s, self.collect),
+        )
         while not (self.signals.stop or self.exporter.reader_gone or self.command_ended()):
-            poll.poll(max(0, drain_at - time.monotonic()) * 1e3)
-            self.signals.clear()
-            self.follow_events()
             now = time.monotonic()
+            poll.modify(self.events.fileno(), select.POLLIN if now >= events_at else 0)
+            poll.poll(max(0, min(drain_at, events_at if now < events_at else drain_at) - now) * 1e3)
+            self.signals.clear()
+            now = time.monotonic()
+            if now >= events_at and self.follow_events():
+                events_at = now + EVENTS_APART_S
             if now >= drain_at:
-                self.drain()
-                drain_at = max(drain_at + interval, now)
-            if now >= counters_at:
-                for one in self.targets:
-                    self.targets.read_counters(one)
-                counters_at = now + COUNTERS_EVERY_S
-            if now >= collect_at:
-                self.collect()
-                collect_at = now + self.config.metrics.interval_s
-            if now >= rescan_at:
-                self.follow(self.discovery.scan())
-                rescan_at = now + RESCAN_EVERY_S
+                drain_at = max(drain_at + self.drain_by_fill(), now)
+            for timer in timers:
+                timer.run_if_due(now)
+
+    def read_counters(self) -> None:
+        """Take over what the kernel counted."""
+        for one in self.targets:
+            self.targets.read_counters(one)
 
     def command_ended(self) -> bool:
         """Whether the command that was started has ended."""
@@ -181,16 +232,17 @@ class Agent:
 
     # --- processes
 
-    def follow_events(self) -> None:
-        """Look at the processes that the kernel says have executed a program or ended."""
+    def follow_events(self) -> bool:
+        """Look at the processes that the kernel says have executed a program or ended; tell whether there are any."""
         overflown = self.events.fill > 1 - 1 / 64
         events = self.events.drain()
         if not len(events):
-            return
+            return False
         pids = {int(pid) for pid in events["tgid"]}
         for pid in {int(pid) for pid in events["tgid"][events["exited"] == 0]}:
             self.discovery.forget(pid)
         self.follow(self.discovery.scan(None if overflown or not self.sees_kernel_pids else pids))
+        return True
 
     def follow(self, changes: Changes) -> None:
         """Detach from what is gone, attach to what is new."""
@@ -202,6 +254,7 @@ class Agent:
                 self.targets.detach(one)
                 self.drain()
                 self.targets.release(one)
+                self.converter.forget()
         for target in changes.appeared:
             if not self.targets.of(target.pid):
                 self.attach(target)
@@ -209,11 +262,16 @@ class Agent:
     def attach(self, target: Target) -> None:
         """Attach to one target; what can't be is fatal only if the user named this very process."""
         try:
-            self.targets.attach(target)
+            self.watch(self.targets.attach(target))
         except GoprobeError as error:
             if target.named:
                 raise
             log.warning("%s", error)
+
+    def watch(self, one: Instrumented) -> None:
+        """Have the kernel tell of this process before its first hit tells the kernel's own number of it."""
+        if self.sees_kernel_pids:
+            self.program.maps["tgid_slots"].update(_u32(one.target.pid), _u32(one.slot))
 
     def say_if_waiting(self) -> None:
         """Say that there is nothing to instrument yet, or end if the user doesn't want to wait."""
@@ -225,49 +283,38 @@ class Agent:
 
     # --- spans
 
+    def drain_by_fill(self) -> float:
+        """Drain, unless there is nothing; return the seconds to the next time, fewer the fuller the rings were."""
+        fill = max(ring.fill for ring in self.rings.values())
+        if fill:
+            self.drain()
+        # Slowly longer, at once shorter.
+        wanted = self.interval_s * WANTED_FILL / max(fill, WANTED_FILL / 2)
+        longest = min(max(self.config.batch.schedule_delay_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
+        self.interval_s = min(max(wanted, SHORTEST_INTERVAL_S), longest)
+        return self.interval_s
+
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
-        self.clock.recalibrate()
+        self.converter.clock.recalibrate()
         for size, ring in self.rings.items():
             # What comes meanwhile waits for the next drain: to follow it would make a batch of every few records.
             while len(records := ring.drain(DRAIN_RECORDS)):
-                for columns in self.columns(size, records):
-                    self.export(columns)
+                for encoded in self.converter.convert(size, records, self.targets.resources):
+                    self.exporter.submit(encoded)
                 if len(records) < DRAIN_RECORDS:
                     break
 
-    def columns(self, size: int, records: npt.NDArray[np.void]) -> Iterator[SpanColumns]:
-        """Turn one ring's records, kind by kind, into columns."""
-        kinds = records.view(np.uint16).reshape(len(records), -1)[:, 0]
-        for kind, library in probes.kinds().items():
-            of_kind = records[kinds == kind]
-            if len(of_kind):
-                dtype = self.program.dtype(f"{library.stem}_record_{size}")
-                yield library.columns(of_kind.view(dtype), self)
-
     def type_name(self, slot: int, address: int) -> str:
-        """See `probes.probes.Conversion`."""
+        """See `probes.base.Conversion`."""
         return self.targets.type_name(slot, address)
-
-    def export(self, columns: SpanColumns) -> None:
-        """Leave out what the user excluded, hand over the rest."""
-        if self.config.exclude_routes:
-            texts = (columns.attributes.get(key) for key in ("http.route", "url.path"))
-            excluded = matching([text for text in texts if isinstance(text, Strings)], self.config.exclude_routes)
-            if excluded.any():
-                self.telemetry.dropped("excluded_route", int(excluded.sum()))
-                columns = take(columns, ~excluded)
-        for encoded in self.encoder.encode(columns, self.targets.resources):
-            self.exporter.submit(encoded)
 
     # --- metrics
 
     def collect(self) -> None:
-        """Hand what the kernel has added up to the exporter of metrics."""
-        if self.durations and self.metrics_exporter:
-            metrics = self.durations.collect()
-            if metrics:
-                self.metrics_exporter.submit(metrics, time.time_ns())
+        """Hand what the kernel has added up to the exporters of metrics."""
+        if self.meter:
+            self.meter.collect()
 
     # --- the end
 
@@ -282,8 +329,8 @@ class Agent:
         self.collect()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
-        if self.metrics_exporter:
-            self.metrics_exporter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
+        if self.meter:
+            self.meter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
         snapshot = self.telemetry.snapshot()
         reasons = ", ".join(f"{reason} {count}" for reason, count in snapshot.dropped.items())
         log.info(
@@ -304,6 +351,18 @@ class Agent:
                 Path(self.config.summary_json).write_text(json.dumps(summary, indent=1) + "\n")
             except OSError as error:
                 raise UsageError(f"--summary-json {self.config.summary_json}: {error.strerror}") from error
+
+
+def series_sizes(config: Config) -> dict[str, int]:
+    """Return how many elements the maps of metrics have."""
+    if not config.red:
+        return dict.fromkeys(("red_durations", "red_texts", "red_overflow"), 1)
+    chunks = CHUNKS_A_SERIES if config.metrics.exponential else 1
+    return {"red_durations": config.max_series * chunks, "red_texts": config.max_series}
+
+
+def _u32(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
 
 
 class Signals:

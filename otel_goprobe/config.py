@@ -6,16 +6,22 @@ commands/ calls `from_environment_and_flags`; everything below it reads the `Con
 from __future__ import annotations
 
 import os
-import pwd
-import re
-import shutil
 import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-from otel_goprobe.destination import Compression, OtlpConfig, Protocol, otlp_from
+from otel_goprobe.destination import (
+    Compression,
+    ExemplarFilter,
+    MetricsConfig,
+    MetricsExporter,
+    OtlpConfig,
+    Protocol,
+    metrics_from,
+    otlp_from,
+)
 from otel_goprobe.environment import Environment
 from otel_goprobe.errors import UsageError
 from otel_goprobe.sampling import Sampler, Sampling, sampling_from
@@ -28,6 +34,7 @@ __all__ = [
     "BatchConfig",
     "Compression",
     "Config",
+    "ExemplarFilter",
     "Exporter",
     "Flags",
     "LogLevel",
@@ -49,7 +56,6 @@ __all__ = [
 ]
 
 Exporter = Literal["otlp", "console", "none"]
-MetricsExporter = Literal["otlp", "console", "none"]
 LogLevel = Literal["none", "error", "warn", "info", "debug"]
 Propagation = Literal["none", "read", "local", "wire", "write"]
 """How traces go from process to process; each includes those before it: headers that come in, connections within this
@@ -64,23 +70,11 @@ class BatchConfig:
 
     max_batch_spans: int = 8192
     max_queue_bytes: int = 32 * 2**20
-    schedule_delay_s: float = 0.1
+    schedule_delay_s: float = 0.5
+    """Between two exports, unless there is a full batch before."""
     export_timeout_s: float = 30.0
     max_queue_spans: int | None = None
     """OTEL_BSP_MAX_QUEUE_SIZE; None: `max_queue_bytes` alone bounds the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
-    """Where durations of requests go, and how often."""
-
-    exporter: MetricsExporter = "none"
-    otlp: OtlpConfig | None = None
-    """Set where `exporter` is ``otlp``."""
-    interval_s: float = 60.0
-    timeout_s: float = 30.0
-    delta: bool = False
-    """Each export holds what came since the last one; else since the target was attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +90,16 @@ class Config:
     command: tuple[str, ...] = ()
     """What stands after ``--``."""
     user: str = ""
-    """--user: who runs `command`."""
+    """Who runs `command`, as `discovery.launch.account_of` reads it: --user, else who called sudo; empty: who runs the
+    agent."""
+    launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The agent's own variables, for `command`; empty without one."""
     exclude_routes: tuple[str, ...] = ()
     """Globs over the route, or over the path where there is no route."""
     url_query: bool = False
     user_agent: bool = False
     tracecontext: bool = True
-    """OTEL_PROPAGATORS names it: incoming ``traceparent`` and ``tracestate`` headers are followed."""
+    """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
     propagation: Propagation = "local"
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
@@ -111,6 +108,8 @@ class Config:
     """Requests at once, over all targets."""
     max_series: int = 4096
     """Combinations of attributes of metrics, over all targets."""
+    service_graph: bool = False
+    """Whether calls between services are counted from spans."""
     ring_bytes: int = 4 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
@@ -124,13 +123,6 @@ class Config:
     """OTEL_SDK_DISABLED."""
     attribute_value_length_limit: int | None = None
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
-    launch_uid: int | None = None
-    """Who runs `command`: --user, else SUDO_UID, else the agent's own user. None without a command."""
-    launch_gid: int | None = None
-    launch_user: str = ""
-    """Login name for initgroups(3); empty where the passwd database has none for `launch_uid`."""
-    launch_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The agent's own variables, with HOME, USER and LOGNAME of `launch_user`."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
@@ -159,7 +151,17 @@ class Config:
     @property
     def red(self) -> bool:
         """Whether the kernel adds up durations."""
-        return self.metrics.exporter != "none"
+        return bool(self.metrics.exporters)
+
+    @property
+    def red_exponential(self) -> bool:
+        """Whether it does so in buckets of exponential histograms."""
+        return self.metrics.exponential
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans go anywhere."""
+        return self.exporter != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,8 @@ class Flags:
     sdk: SdkPolicy = "skip"
     exclude_routes: tuple[str, ...] = ()
     exporter: Exporter | None = None
-    metrics_exporter: MetricsExporter | None = None
+    metrics_exporter: str = ""
+    """A name, or several with commas."""
     endpoint: str | None = None
     protocol: Protocol | None = None
     json_lines: bool = False
@@ -190,6 +193,7 @@ class Flags:
     lineage: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
+    service_graph: bool = False
     ring_bytes: int = 4 * 2**20
     summary_json: str = ""
     user: str = ""
@@ -213,7 +217,8 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     exporter = flags.exporter or cast(
         "Exporter", environment.choice("OTEL_TRACES_EXPORTER", get_args(Exporter), "otlp")
     )
-    _check_output(flags, exporter)
+    metrics = metrics_from(environment, flags.metrics_exporter, flags.endpoint, flags.protocol)
+    _check_output(flags, exporter, metrics)
     selection = selection_from_flags(
         services=flags.services,
         pids=flags.pids,
@@ -223,28 +228,29 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sdk=flags.sdk,
         launches=flags.command is not None,
     )
-    uid, gid, user, launch_environment = _launch(flags, environment)
     limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     if limit is None:
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     return Config(
         selection=selection,
         otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
-        metrics=_metrics(flags, environment),
+        metrics=metrics,
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,
         command=flags.command or (),
-        user=flags.user,
+        user=_user(flags, environment),
+        launch_environment=dict(environment.variables) if flags.command else {},
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
-        user_agent=flags.user_agent,
-        tracecontext=flags.propagation != "none" and "tracecontext" in environment.propagators(),
+        user_agent=flags.user_agent and exporter != "none",
+        tracecontext=_follows_headers(flags, environment, exporter),
         propagation=flags.propagation,
         lineage=flags.lineage,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,
+        service_graph=flags.service_graph,
         ring_bytes=flags.ring_bytes,
         json_lines=flags.json_lines,
         summary_json=flags.summary_json,
@@ -253,13 +259,13 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         log_level=flags.log_level or _log_level(environment),
         disabled=environment.boolean("OTEL_SDK_DISABLED"),
         attribute_value_length_limit=limit,
-        launch_uid=uid,
-        launch_gid=gid,
-        launch_user=user,
-        launch_environment=launch_environment,
         cache_dir=cache_dir(environment.variables),
         warnings=tuple(environment.warnings),
     )
+
+
+def _follows_headers(flags: Flags, environment: Environment, exporter: Exporter) -> bool:
+    return flags.propagation != "none" and "tracecontext" in environment.propagators() and exporter != "none"
 
 
 def environment_log_level(variables: Mapping[str, str] | None = None) -> LogLevel:
@@ -271,10 +277,10 @@ def _log_level(environment: Environment) -> LogLevel:
     return cast("LogLevel", environment.choice("OTEL_LOG_LEVEL", get_args(LogLevel), "info"))
 
 
-def _check_output(flags: Flags, exporter: Exporter) -> None:
+def _check_output(flags: Flags, exporter: Exporter, metrics: MetricsConfig) -> None:
     if flags.json_lines and exporter != "console":
         raise UsageError("--json prints the spans of the console exporter", "add --exporter console")
-    if exporter != "otlp" and (flags.endpoint or flags.protocol):
+    if exporter != "otlp" and not metrics.otlp and (flags.endpoint or flags.protocol):
         flag = "--endpoint" if flags.endpoint else "--protocol"
         remedy = f"leave out {flag}, or add --exporter otlp"
         raise UsageError(f"{flag} has no meaning: the exporter is {exporter!r}, which sends nothing", remedy)
@@ -286,23 +292,6 @@ def _check_output(flags: Flags, exporter: Exporter) -> None:
             raise UsageError(
                 f"--summary-json: {flags.summary_json} can't be written", "name a file in a directory of yours"
             )
-
-
-def _metrics(flags: Flags, environment: Environment) -> MetricsConfig:
-    """Without OTEL_METRICS_EXPORTER none: metrics cost the target time, and many trace backends take none."""
-    exporter = cast(
-        "MetricsExporter",
-        flags.metrics_exporter or environment.choice("OTEL_METRICS_EXPORTER", get_args(MetricsExporter), "none"),
-    )
-    preferences = ("cumulative", "delta", "lowmemory")
-    preference = environment.choice("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preferences, "cumulative")
-    return MetricsConfig(
-        exporter=exporter,
-        otlp=otlp_from(environment, "METRICS", flags.endpoint, flags.protocol) if exporter == "otlp" else None,
-        interval_s=environment.seconds("OTEL_METRIC_EXPORT_INTERVAL", 1, 60.0),
-        timeout_s=environment.seconds("OTEL_METRIC_EXPORT_TIMEOUT", 1, 30.0),
-        delta=preference != "cumulative",
-    )
 
 
 def _batch(environment: Environment) -> BatchConfig:
@@ -317,47 +306,19 @@ def _batch(environment: Environment) -> BatchConfig:
     )
 
 
-def _launch(flags: Flags, environment: Environment) -> tuple[int | None, int | None, str, Mapping[str, str]]:
-    """Whom the command runs as: uid, gid, login name, variables."""
+def _user(flags: Flags, environment: Environment) -> str:
+    """Who runs the command; root's SUDO_UID and SUDO_GID say who called sudo."""
     if flags.command is None:
         if flags.user:
             raise UsageError("--user says who runs a command, and there is none", "add -- and the command")
-        return None, None, "", {}
+        return ""
     if not flags.command:
         raise UsageError("no command stands after --", "write it there: -- ./shop --listen :8080")
-    variables = environment.variables
-    if shutil.which(flags.command[0], path=variables.get("PATH")) is None:
-        raise UsageError(f"{flags.command[0]} is no program that can be run", "give the path of an executable file")
-    sudo_uid = environment.integer("SUDO_UID", 0) if os.geteuid() == 0 else None
-    if flags.user:
-        account = _account(flags.user)
-        if account is None and not re.fullmatch("[0-9]{1,9}", flags.user):
-            raise UsageError(f"--user: nobody here is called {flags.user}", "name a user of this machine, or a number")
-        uid = account.pw_uid if account else int(flags.user)
-        gid = account.pw_gid if account else uid
-    elif sudo_uid is not None:
-        account, uid = _account(str(sudo_uid)), sudo_uid
-        sudo_gid = environment.integer("SUDO_GID", 0)
-        gid = sudo_gid if sudo_gid is not None else (account.pw_gid if account else uid)
-    else:
-        uid, gid = os.geteuid(), os.getegid()
-        return uid, gid, (account.pw_name if (account := _account(str(uid))) else ""), dict(variables)
-    if account is None:
-        return uid, gid, "", dict(variables)
-    own = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-    return uid, gid, account.pw_name, {**variables, **own}
-
-
-def _account(user: str) -> pwd.struct_passwd | None:
-    """The passwd entry of a login name or a number."""
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        pass
-    try:
-        return pwd.getpwuid(int(user))
-    except (KeyError, ValueError, OverflowError):
-        return None
+    uid = environment.integer("SUDO_UID", 0) if os.geteuid() == 0 else None
+    if flags.user or uid is None:
+        return flags.user
+    gid = environment.integer("SUDO_GID", 0)
+    return str(uid) if gid is None else f"{uid}:{gid}"
 
 
 def cache_dir(variables: Mapping[str, str] | None = None) -> Path:

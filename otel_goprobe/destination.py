@@ -1,4 +1,4 @@
-"""``OTEL_EXPORTER_OTLP_*`` and the flags for them -> where and how telemetry is sent; called by config.py."""
+"""``OTEL_EXPORTER_*``, ``OTEL_METRIC*`` and the flags for them -> where and how telemetry goes; called by config.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
+MetricsExporter = Literal["otlp", "prometheus", "console", "none"]
+ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
 Telemetry = Literal["TRACES", "METRICS"]
 """As the names of variables have it."""
 
@@ -50,6 +52,24 @@ class OtlpConfig:
     client_key: str = ""
     configured: bool = False
     """Whether the user set an endpoint; if not, an absent collector is nothing unusual."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where durations of requests go, and how."""
+
+    exporters: tuple[MetricsExporter, ...] = ()
+    """None twice; empty: nothing is counted."""
+    otlp: OtlpConfig | None = None
+    """Set where one of `exporters` is ``otlp``."""
+    prometheus_host: str = "localhost"
+    prometheus_port: int = 9464
+    interval_s: float = 60.0
+    timeout_s: float = 30.0
+    delta: bool = False
+    """Each export over OTLP holds what came since the last one; else since the target was attached."""
+    exponential: bool = False
+    exemplars: ExemplarFilter = "trace_based"
 
 
 def otlp_from(
@@ -103,3 +123,56 @@ def otlp_from(
         client_key=client_key,
         configured=configured,
     )
+
+
+def metrics_from(
+    environment: Environment, exporters_flag: str, endpoint_flag: str | None, protocol_flag: Protocol | None
+) -> MetricsConfig:
+    """Read what concerns metrics; a flag wins.
+
+    Without OTEL_METRICS_EXPORTER none: metrics cost the target time, and many trace backends take none.
+
+    Raises:
+        UsageError: the flag names no exporter, or telemetry would go astray.
+    """
+    known = get_args(MetricsExporter)
+    if exporters_flag:
+        names = tuple(name.strip() for name in exporters_flag.split(","))
+        if not set(names) <= set(known):
+            raise UsageError(
+                f"--metrics-exporter: {exporters_flag} names something else than {', '.join(known)}",
+                "write one, or several with commas, such as otlp,prometheus",
+            )
+    else:
+        names = environment.choices("OTEL_METRICS_EXPORTER", known)
+    exporters = tuple(dict.fromkeys(cast("MetricsExporter", name) for name in names if name != "none"))
+    preference = environment.choice(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", ("cumulative", "delta", "lowmemory"), "cumulative"
+    )
+    default = MetricsConfig()
+    port = environment.integer("OTEL_EXPORTER_PROMETHEUS_PORT", 1)
+    return MetricsConfig(
+        exporters=exporters,
+        otlp=otlp_from(environment, "METRICS", endpoint_flag, protocol_flag) if "otlp" in exporters else None,
+        prometheus_host=environment.text("OTEL_EXPORTER_PROMETHEUS_HOST") or default.prometheus_host,
+        prometheus_port=default.prometheus_port if port is None else port,
+        interval_s=environment.seconds("OTEL_METRIC_EXPORT_INTERVAL", 1, default.interval_s),
+        timeout_s=environment.seconds("OTEL_METRIC_EXPORT_TIMEOUT", 1, default.timeout_s),
+        delta=preference != "cumulative",
+        exponential=_exponential(environment, exporters),
+        exemplars=cast(
+            "ExemplarFilter",
+            environment.choice("OTEL_METRICS_EXEMPLAR_FILTER", get_args(ExemplarFilter), default.exemplars),
+        ),
+    )
+
+
+def _exponential(environment: Environment, exporters: tuple[MetricsExporter, ...]) -> bool:
+    name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+    explicit, exponential = aggregations = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
+    if environment.choice(name, aggregations, explicit) != exponential or not exporters:
+        return False
+    if "prometheus" in exporters:
+        environment.warnings.append(f"{name}: Prometheus' text format has no exponential histograms: ignored")
+        return False
+    return True

@@ -141,6 +141,14 @@ class Environment:
         self.warnings.append(f"{name}={text} is none of {', '.join(choices)}: using {default}")
         return default
 
+    def choices(self, name: str, choices: Iterable[str]) -> tuple[str, ...]:
+        """Those of `choices`, which are in lower case, that a list with commas names; others are warned about."""
+        names = [text.strip().lower() for text in self.text(name).split(",") if text.strip()]
+        for text in names:
+            if text not in choices:
+                self.warnings.append(f"{name}: {text} is none of {', '.join(choices)}: ignored")
+        return tuple(text for text in names if text in choices)
+
     def propagators(self) -> tuple[str, ...]:
         """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, or nothing.
 

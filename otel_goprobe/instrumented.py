@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.config import Config
+    from otel_goprobe.config import Config, Propagation
     from otel_goprobe.durations import Durations
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+
+_WARNINGS = {
+    "http2_requests": "HTTP/2 seen: not traced",
+    "unjoinable_connections": "a connection that is no TCP, or of a type that hides it, can't be joined with the other"
+    " end: only headers that applications send are followed on it",
+}
+"""What is said once of a target when one of its counters isn't 0 any more."""
 
 FileKey = tuple[int, int, int, int]
 """Device, inode, size and modification time in ns: what names an executable's content."""
@@ -49,7 +56,8 @@ class Instrumented:
     attachment: kernel.Attachment
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
-    http2_said: bool = False
+    said: set[str] = field(default_factory=set)
+    """Counters that were warned about."""
 
     @property
     def path(self) -> str:
@@ -76,8 +84,12 @@ class Targets:
         self._cache_dir = config.cache_dir
         self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
+        self._traces = config.traces
         self._sampling = config.sampling
+        self._propagation = config.propagation
         self._generation = 0
+        self._kept_in_flight = config.max_in_flight // 4
+        """Elements, over all targets, up to which one is kept for the next request of its connection."""
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
         self._plans: dict[FileKey, Plan] = {}
@@ -126,7 +138,7 @@ class Targets:
         except GoprobeError:
             os.close(file)
             raise
-        log.info(_attached_line(one, (time.monotonic() - began) * 1e3))
+        log.info(_attached_line(one, (time.monotonic() - began) * 1e3, self._propagation))
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
@@ -142,6 +154,9 @@ class Targets:
             row["options"] = self._options
             self._generation += 1
             row["generation"] = self._generation
+            row["kept_in_flight"] = self._kept_in_flight
+            for member in probes.ID_SEEDS:
+                row[member] = int.from_bytes(os.urandom(8))
             self._set_sampling(row, target.service)
             self._forget_slot(slot)
             if self._durations:
@@ -157,6 +172,9 @@ class Targets:
         return one
 
     def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
+        """Say which requests become spans; none where no exporter takes spans: nothing then leaves the kernel."""
+        if not self._traces:
+            return
         sampling = self._sampling
         sampler = sampling.of(service)
         row["sampling_bound"] = sampler.bound
@@ -206,18 +224,21 @@ class Targets:
                 tgid_slots.delete(tgid)
 
     def _sweep(self, slot: int) -> int:
-        """Delete what is in flight for a slot; return how many spans that were."""
+        """Delete what is kept for a slot; return how many spans were in flight."""
         key_dtype = self._program.dtype("goroutine_key")
         swept = 0
-        for library in probes.libraries():
+        for kind, library in probes.kinds().items():
             in_flight = self._program.maps[f"{library.stem}_inflight"]
-            for key in list(in_flight.keys()):
-                if np.frombuffer(key, key_dtype)["slot"][0] == slot and in_flight.delete(key):
-                    swept += 1
-        contexts = self._program.maps["live_contexts"]
-        for key in list(contexts.keys()):
-            if np.frombuffer(key, key_dtype)["slot"][0] == slot:
-                contexts.delete(key)
+            value_dtype = self._program.dtype(f"{library.stem}_in_flight")
+            for key in _of_slot(in_flight, slot, key_dtype):
+                value = in_flight.lookup(key)
+                if value is not None and in_flight.delete(key):
+                    swept += bool(np.frombuffer(value, value_dtype)["start_ns"][0])
+            self._program.maps["in_flight_elements"].update(_u32(kind), _u32(len(in_flight.keys())))
+        for name in ("goroutines", "live_contexts", "lineages"):
+            of_goroutines = self._program.maps[name]
+            for key in _of_slot(of_goroutines, slot, key_dtype):
+                of_goroutines.delete(key)
         return swept
 
     def read_counters(self, one: Instrumented) -> None:
@@ -231,9 +252,10 @@ class Targets:
                 self._telemetry.started(new)
             elif name in probes.DROPS:
                 self._telemetry.dropped(name, new)
-        if one.counts["http2_requests"] and not one.http2_said:
-            one.http2_said = True
-            log.warning("pid %d (%s): HTTP/2 seen: not traced", one.target.pid, one.target.service)
+        for name, warning in _WARNINGS.items():
+            if one.counts[name] and name not in one.said:
+                one.said.add(name)
+                log.warning("pid %d (%s): %s", one.target.pid, one.target.service, warning)
 
     def type_name(self, slot: int, address: int) -> str:
         """Return the name of the Go type at a file address of a target's executable, ``_OTHER`` where there is none."""
@@ -252,6 +274,11 @@ class Targets:
     def summary(self) -> list[dict[str, object]]:
         """Return a line for each target there was."""
         return [*self.finished, *(_summary_of(one) for one in self)]
+
+
+def _of_slot(by_goroutine: kernel.Map, slot: int, key_dtype: np.dtype[np.void]) -> list[bytes]:
+    keys = by_goroutine.keys()
+    return [key for key in keys if np.frombuffer(key, key_dtype)["slot"][0] == slot]
 
 
 def _u32(value: int) -> bytes:
@@ -279,12 +306,13 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
     }
 
 
-def _attached_line(one: Instrumented, milliseconds: float) -> str:
+def _attached_line(one: Instrumented, milliseconds: float, propagation: Propagation) -> str:
     sites = sum(len(probe.sites) for probe in one.plan.probes)
     libraries = ", ".join(dict.fromkeys(probe.library for probe in one.plan.probes))
     line = (
         f"attached pid={one.target.pid} service={one.target.service} go={one.target.process.build.go_version} "
-        f"libraries={libraries} probes={sites} ms={milliseconds:.0f}"
+        f"libraries={libraries} probes={sites} ms={milliseconds:.0f} "
+        f"propagation={propagation} ({probes.unreached(propagation)})"
     )
     missing = [f"{skip.what} ({skip.reason})" for skip in one.plan.skipped]
     return f"{line}; not covered: {'; '.join(missing)}" if missing else line

@@ -226,6 +226,17 @@ class Booleans:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A span that a histogram's point counts."""
+
+    unix_ns: int
+    """Its end."""
+    value_s: float
+    trace_id: bytes
+    span_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HistogramPoint:
     """A histogram of durations of one target and one combination of attributes."""
 
@@ -234,8 +245,13 @@ class HistogramPoint:
     start_unix_ns: int
     """What came since then is counted."""
     counts: tuple[int, ...]
-    """One for each bound, and one for what is above."""
+    """One for each of `Metric.bounds`, and one for what is above; exponential: one for each bucket from `offset` on."""
     sum_s: float
+    exemplars: tuple[Exemplar, ...] = ()
+    scale: int | None = None
+    """OTLP's, of an exponential histogram; else None."""
+    offset: int = 0
+    """OTLP's index of the first of `counts`, of an exponential histogram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +266,7 @@ class SumPoint:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric of all targets: a histogram if it has bounds, else a sum that can also fall."""
+    """One metric of all targets: histograms, or sums."""
 
     scope: str
     name: str
@@ -261,6 +277,8 @@ class Metric:
     """Inclusive upper bounds, ascending."""
     delta: bool = False
     """`HistogramPoint.start_unix_ns` is when the last export was made."""
+    monotonic: bool = False
+    """Of sums: they never fall."""
 
 
 class SpanKind(enum.IntEnum):
@@ -271,6 +289,25 @@ class SpanKind(enum.IntEnum):
     CLIENT = 3
     PRODUCER = 4
     CONSUMER = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """What differs in each of several spans of one scope; every array has n rows."""
+
+    slot: npt.NDArray[np.uint16]
+    """Which target; the exporter maps it to a resource."""
+    trace_id: npt.NDArray[np.uint8]
+    """Shape (n, 16)."""
+    span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8)."""
+    parent_span_id: npt.NDArray[np.uint8]
+    """Shape (n, 8); all zero for a root."""
+    start_unix_ns: npt.NDArray[np.uint64]
+    end_unix_ns: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.slot)
 
 
 @dataclass(frozen=True, slots=True)

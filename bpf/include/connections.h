@@ -73,8 +73,7 @@ struct connection {
 	u64 words[2]; /* what is read on the way: the stack has no room */
 };
 
-/* By kind: a server's are found by their goroutine, of which each connection has its own for life, a client's by its
- * *http.persistConn. */
+/* Clients', by library and *http.persistConn. */
 BPF_TABLE("lru_hash", struct goroutine_key, struct connection, connections, 16384);
 /* Never written to: a new one, for which the stack has no room. */
 BPF_ARRAY(connection_blank, struct connection, 1);
@@ -123,7 +122,7 @@ static __always_inline u32 connection_sequence(u64 sock, u32 next_offset, u32 co
 {
 	u32 next = 0, counted = 0, again = 1;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 3; i++) {
 		counted = kernel_word(sock, counted_offset);
 		next = kernel_word(sock, next_offset);
@@ -164,10 +163,20 @@ static __always_inline void connection_addresses(struct socket_layout *layout, u
 	}
 }
 
+/* A word of the target's memory that is in use right now. */
+static __always_inline u64 connection_word(u64 object, u16 offset)
+{
+	u64 word = 0;
+
+	if (object && offset != MISSING)
+		read_user_present(&word, sizeof(word), object + offset);
+	return word;
+}
+
 /* The object in an interface that is a field. */
 static __always_inline u64 go_read_interface(u64 object, u16 offset)
 {
-	return offset == MISSING ? 0 : go_read_word(object, offset + 8);
+	return offset == MISSING ? 0 : connection_word(object, offset + 8);
 }
 
 /* The *net.netFD of the net.Conn that lies at `interface`; 0 where no *net.TCPConn is in it. */
@@ -176,12 +185,12 @@ static __always_inline u64 connection_net_fd(struct target *target, u64 interfac
 	if (!target->tcp_conn_itab)
 		return 0;
 	words[1] = interface;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 i = 0; i < CONNECTION_MAX_WRAPPERS; i++) {
-		if (!words[1] || read_user(words, 16, words[1]))
+		if (!words[1] || read_user_present(words, 16, words[1]))
 			return 0;
 		if (words[0] == target->tcp_conn_itab + bias)
-			return go_read_word(words[1], target->tcp_conn_fd);
+			return connection_word(words[1], target->tcp_conn_fd);
 	}
 	return 0;
 }
@@ -204,7 +213,7 @@ static __always_inline void connection_resolve(struct target *target, u64 interf
 	net_fd = connection_net_fd(target, interface, bias, connection->words);
 	if (!net_fd)
 		return;
-	sock = connection_sock(layout, go_read_word(net_fd, target->net_fd_sysfd));
+	sock = connection_sock(layout, connection_word(net_fd, target->net_fd_sysfd));
 	if (!sock)
 		return;
 	connection_addresses(layout, sock, tuple);
@@ -219,7 +228,7 @@ static __always_inline void connection_resolve(struct target *target, u64 interf
 		key->network = kernel_word(kernel_word(sock, layout->sock_net), layout->net_inode);
 	/* The descriptor may have been closed, and be another's by now: what Go noted when it was opened has to agree. */
 	go_port = go_read_interface(net_fd, is_server ? target->net_fd_raddr : target->net_fd_laddr);
-	go_port = go_read_word(go_port, target->tcp_addr_port);
+	go_port = connection_word(go_port, target->tcp_addr_port);
 	if (go_port == (is_server ? tuple->remote_port : tuple->local_port))
 		key->port = go_port;
 }
@@ -238,35 +247,35 @@ static __always_inline struct connection *connection_known(struct goroutine_key 
 	return connections.lookup(own);
 }
 
-/* A server's request has begun: its parent's span id, 0 for none. A header (`parent_span_id`, `context`) that names
- * another trace wins; one that names the same is out of date: a proxy passed it on. Each published request is taken once.
+/* A server has a new connection: fills `key`, port 0 where it can't be joined.
  *
- * own: of the connection's goroutine. http_conn: the *http.conn. */
-static __always_inline u64 connection_adopt(struct target *target, struct goroutine_key *own, u64 http_conn, u64 bias,
-					    struct trace_context *context, u64 parent_span_id)
+ * http_conn: the *http.conn. connection: in memory that is no stack, clobbered. */
+static __always_inline void connection_of_server(struct target *target, u32 slot, u64 http_conn, u64 bias,
+						 struct connection *connection, struct connection_key *key)
 {
-	struct connection_request *request;
-	struct connection *connection;
+	key->port = 0;
+	if (!(target->options & OPTION_local) || target->http_conn_rwc == MISSING)
+		return;
+	connection_resolve(target, http_conn + target->http_conn_rwc, bias, 1, connection);
+	*key = connection->key;
+	if (!key->port)
+		count(slot, COUNTER_unjoinable_connections);
+}
+
+/* A server's request has begun on a connection: its parent's span id, 0 for none. A header (`parent_span_id`, `context`)
+ * that names another trace wins; one that names the same is out of date: a proxy passed it on. Each published request is
+ * taken once. */
+static __always_inline u64 connection_adopt(struct connection_key *key, u64 now_ns, struct trace_context *context,
+					    u64 parent_span_id)
+{
+	struct connection_request *request = key->port ? goprobe_conn_v1.lookup(key) : 0;
 	u64 span_id, trace_id[2];
 
-	if (!(target->options & OPTION_local) || target->http_conn_rwc == MISSING)
-		return parent_span_id;
-	connection = connection_known(own);
-	if (!connection)
-		return parent_span_id;
-	if (connection->generation != target->generation) {
-		connection->generation = target->generation;
-		connection_resolve(target, http_conn + target->http_conn_rwc, bias, 1, connection);
-		if (!connection->key.port)
-			count(own->slot, COUNTER_unjoinable_connections);
-	}
-	request = connection->key.port ? goprobe_conn_v1.lookup(&connection->key) : 0;
 	if (!request || !request->span_id)
 		return parent_span_id;
 	span_id = request->span_id;
 	request->span_id = 0;
-	if (request->sequence != connection->key.sequence ||
-	    bpf_ktime_get_ns() - request->published_ns > CONNECTION_MAX_AGE_NS)
+	if (request->sequence != key->sequence || now_ns - request->published_ns > CONNECTION_MAX_AGE_NS)
 		return parent_span_id;
 	trace_id[0] = request->trace_id[0];
 	trace_id[1] = request->trace_id[1];
@@ -296,7 +305,7 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 		return 0;
 	object = go_read_interface(persist_conn, conn_offset);
 	if (connection->generation != target->generation || connection->object != object ||
-	    !go_read_word(persist_conn, nwrite_offset)) {
+	    !connection_word(persist_conn, nwrite_offset)) {
 		connection->generation = target->generation;
 		connection->object = object;
 		connection_resolve(target, persist_conn + conn_offset, bias, 0, connection);

@@ -19,10 +19,18 @@ BPF_RINGBUF_OUTPUT(ring_1024, 1024);
 #define RB_NO_WAKEUP 1
 
 struct goroutine_key {
-	u64 goid;
+	u64 goid; /* or, while the goroutine lives, the address of its g, which needs no read */
 	u32 slot;
 	u32 kind;
 };
+
+/* By its id the g of a goroutine that has an element in a library's map of what is in flight, for goroutines that know the
+ * id of the one that started them. */
+BPF_HASH(goroutines, struct goroutine_key, u64, 16384);
+
+/* By kind, how many elements such a map has, where they are kept from one request to the next. The agent writes it when it
+ * has deleted some. */
+BPF_ARRAY(in_flight_elements, u32, KINDS);
 
 /* The first member of every record. */
 struct span_header {
@@ -47,12 +55,28 @@ static __always_inline void count(u32 slot, u32 counter)
 		__sync_fetch_and_add(value, 1);
 }
 
-static __always_inline u64 random_id(void)
+/* `id_of` with the target's seeds. */
+static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g, struct trace_context *root)
 {
-	u64 id = (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
-
-	return id ? id : 1; /* an id of zeros is invalid, W3C Trace Context section 3.2.2.3 */
+	return id_of(target->id_seed_high, target->id_seed_low, now_ns, g, root);
 }
+
+/* Copies at most `max` bytes of a string of the target into a record's text, and stores how many. */
+#define COPY(record, field, string, max)                                                                                  \
+	do {                                                                                                              \
+		u64 bytes = (string).length;                                                                              \
+		CLAMP(bytes, max);                                                                                        \
+		if (read_user_present((record)->field, bytes, (string).data))                                             \
+			bytes = 0;                                                                                        \
+		(record)->fixed.field##_bytes = bytes;                                                                    \
+	} while (0)
+
+/* Copies a text that was read before, bytes behind its end included. */
+#define COPY_READ(record, field, text, length)                                                                            \
+	do {                                                                                                              \
+		__builtin_memcpy((record)->field, text, sizeof((record)->field));                                         \
+		(record)->fixed.field##_bytes = length;                                                                   \
+	} while (0)
 
 /* The watched target whose probe was hit, NULL where it isn't watched any more. */
 static __always_inline struct target *target_of(struct pt_regs *ctx, u32 *slot)

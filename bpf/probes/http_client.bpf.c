@@ -5,13 +5,16 @@
 
 BPF_HASH(http_client_inflight, struct goroutine_key, struct http_client_in_flight, 16384);
 
-static __always_inline struct goroutine_key http_client_key(struct pt_regs *ctx, struct target *target, u32 slot)
+/* By the address of g: it is one goroutine's from roundTrip's start to its end. */
+static __always_inline struct goroutine_key http_client_key(struct pt_regs *ctx, u32 slot)
 {
-	struct goroutine_key key = {.slot = slot, .kind = KIND_http_client};
+	struct goroutine_key key = {.goid = GO_G(ctx), .slot = slot, .kind = KIND_http_client};
 
-	key.goid = go_read_word(GO_G(ctx), target->g_goid);
 	return key;
 }
+
+/* Of `now_ns`, so that a client's span and a server's that begin on one goroutine at once get different ids. */
+#define HTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 63)
 
 /* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
  * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
@@ -27,23 +30,20 @@ int http_client_request_start(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_client_key(ctx, target, slot);
+	key = http_client_key(ctx, slot);
+	request.start_ns = bpf_ktime_get_ns();
 	request.bias = GO_PC(ctx) - target->http_client_start_address;
 	request.request = GO_ARG2(ctx);
-	request.span_id = random_id();
-	parent = parent_of(ctx, target, key.goid, slot, request.request + target->request_ctx, request.bias,
-			   &request.parent_goid);
+	parent = parent_of(ctx, target, slot, request.request + target->request_ctx, request.bias, &request.parent_g);
+	request.span_id = id_make(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid, parent ? 0 : &request.context);
 	if (parent) {
 		request.context = parent->context;
 		request.parent_span_id = parent->span_id;
 	} else {
-		request.context.trace_id[0] = random_id();
-		request.context.trace_id[1] = random_id();
 		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
 							 target->sampling_bound);
 	}
 	count(slot, COUNTER_started);
-	request.start_ns = bpf_ktime_get_ns();
 	failed = http_client_inflight.insert(&key, &request);
 	if (failed == -EEXIST) {
 		/* Its end was never seen, or it is at work for this one. */
@@ -100,67 +100,108 @@ static __always_inline struct go_string http_client_part(struct http_client_in_f
 	return part;
 }
 
-/* Of a url.URL's address, and the strings in it. */
-static __always_inline void http_client_read_url(struct target *target, struct http_client_in_flight *request)
+/* The method and the URL's parts. Returns the method. */
+static __always_inline struct go_string http_client_read_request(struct target *target,
+								 struct http_client_in_flight *request)
 {
-	read_user(request->url, HTTP_CLIENT_URL_BYTES, go_read_word(request->request, target->request_url));
+	struct go_string method;
+	u64 words[3] = {}; /* Method and URL, the first fields since Go 1.0 */
+
+	if (target->request_method == 0 && target->request_url == 16) {
+		read_user_present(words, sizeof(words), request->request);
+		method.data = words[0];
+		method.length = words[1];
+	} else {
+		method = go_read_string(request->request, target->request_method);
+		words[2] = go_read_word(request->request, target->request_url);
+	}
+	read_user_present(request->url, HTTP_CLIENT_URL_BYTES, words[2]);
+	return method;
+}
+
+static __always_inline void http_client_read_response(struct target *target, u64 response, struct http_client_fixed *fixed)
+{
+	u64 words[5] = {}, major, minor; /* StatusCode, Proto, ProtoMajor, ProtoMinor */
+
+	if (!response)
+		return;
+	if (target->response_proto_major - target->response_status_code == 24 &&
+	    target->response_proto_minor - target->response_status_code == 32) {
+		read_user_present(words, sizeof(words), response + target->response_status_code);
+		major = words[3];
+		minor = words[4];
+	} else {
+		words[0] = go_read_word(response, target->response_status_code);
+		major = go_read_word(response, target->response_proto_major);
+		minor = go_read_word(response, target->response_proto_minor);
+	}
+	fixed->status = words[0];
+	fixed->protocol = major << 4 | (minor & 15);
 }
 
 static __always_inline void http_client_count(struct target *target, u32 slot, struct http_client_in_flight *request,
-					      struct http_client_fixed *fixed, u64 duration_ns)
+					      struct http_client_fixed *fixed, struct go_string method, u64 duration_ns)
 {
 	struct red_key key = {.slot = slot, .kind = KIND_http_client, .status = fixed->status, .error = fixed->error};
-	struct go_string method = go_read_string(request->request, target->request_method);
 	struct red_text text = {};
 
+	request->method = method.length ? 0 : 0x544547; /* "GET", of which "" is a short form */
 	if (method.length <= 8) {
 		CLAMP(method.length, 8);
-		read_user(&key.word, method.length, method.data);
-		if (!method.length)
-			key.word = 0x544547; /* "GET" */
-		else if (!HTTP_SERVER_KNOWN_METHOD(key.word))
-			key.word = 0;
+		read_user_present(&request->method, method.length, method.data);
 	}
+	if (!HTTP_SERVER_KNOWN_METHOD(request->method))
+		request->method = 0;
+	key.word = request->method;
 	key.traits[0] = http_client_part(request, target->url_scheme).length == 5; /* https */
-	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = red_text_read(http_client_part(request, target->url_host), &text);
-	red_count(&key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
+	key.traits[1] = fixed->protocol;
+	if (red_text_read(http_client_part(request, target->url_host), &text))
+		key.text = red_text_id(&text);
+	red_count(target, &key, &text, duration_ns, RED_BUCKET_http_client(duration_ns));
 }
 
-/* Copies at most `max` bytes and stores how many. */
-#define HTTP_CLIENT_COPY(record, field, string, max)                                                                      \
-	do {                                                                                                              \
-		u64 bytes = (string).length;                                                                              \
-		CLAMP(bytes, max);                                                                                        \
-		if (read_user((record)->field, bytes, (string).data))                                                     \
-			bytes = 0;                                                                                        \
-		(record)->fixed.field##_bytes = bytes;                                                                    \
-	} while (0)
+/* Counts the redirects that led to a request: net/http/client.go, do, makes one that names the response that redirected it;
+ * up to ten times by default. Counted in the map's memory, of which the verifier knows no values that tell rounds apart. */
+static __always_inline void http_client_redirects(struct target *target, struct http_client_in_flight *request)
+{
+	u64 previous = request->request, response;
+
+	if (target->request_response == MISSING || target->response_request == MISSING)
+		return;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 16; i++) {
+		if (read_user_present(&response, sizeof(response), previous + target->request_response) || !response)
+			break;
+		request->resends++;
+		previous = go_read_word(response, target->response_request);
+		if (!previous)
+			break;
+	}
+}
 
 static __always_inline void http_client_submit(struct target *target, u32 slot, struct http_client_in_flight *request,
-					       struct http_client_fixed *fixed)
+					       struct http_client_fixed *fixed, struct go_string method)
 {
-	struct go_string method = go_read_string(request->request, target->request_method);
 	struct go_string scheme = http_client_part(request, target->url_scheme);
 	struct go_string host = http_client_part(request, target->url_host);
 	struct go_string path = http_client_part(request, target->url_raw_path);
 	struct go_string query = http_client_part(request, target->url_raw_query);
-	u64 previous = request->request;
+	struct go_string url = {.data = scheme.data};
+	u64 end = host.data + host.length;
 
-	fixed->raw_path = path.length != 0;
+	fixed->url_traits = HTTP_CLIENT_URL_RAW_PATH * (is_zero(path.length) ^ 1) |
+			    HTTP_CLIENT_URL_USER * (is_zero(http_client_part(request, target->url_user).data) ^ 1);
 	if (!path.length)
 		path = http_client_part(request, target->url_path);
-	fixed->user = http_client_part(request, target->url_user).data != 0;
-	fixed->resends = request->attempts;
-	/* net/http/client.go, do: a redirected request names the response that redirected it, up to ten times by default. */
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < 16; i++) {
-		previous = go_read_word(previous, target->request_response);
-		if (!previous)
-			break;
-		fixed->resends++;
-		previous = go_read_word(previous, target->response_request);
+	/* scheme "://" host path "?" query, of one string? */
+	if (!fixed->url_traits && host.data == scheme.data + scheme.length + 3 && (!path.length || path.data == end) &&
+	    (!query.length || query.data == end + path.length + 1)) {
+		url.length = end + path.length - url.data;
+		if (query.length)
+			url.length += query.length + 1;
 	}
+	http_client_redirects(target, request);
+	fixed->resends = request->resends;
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
 	fixed->header.kind = KIND_http_client;
@@ -171,7 +212,7 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	fixed->header.trace_id[1] = request->context.trace_id[1];
 	fixed->header.span_id = request->span_id;
 	fixed->header.parent_span_id = request->parent_span_id;
-	if (method.length <= 8 && scheme.length <= 8 && host.length <= 40 && path.length <= 64 && query.length <= 40) {
+	if (method.length <= 8 && url.length - 1 < 152) {
 		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
 		if (!record) {
@@ -179,11 +220,8 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		HTTP_CLIENT_COPY(record, method, method, 8);
-		HTTP_CLIENT_COPY(record, scheme, scheme, 8);
-		HTTP_CLIENT_COPY(record, host, host, 40);
-		HTTP_CLIENT_COPY(record, path, path, 64);
-		HTTP_CLIENT_COPY(record, query, query, 40);
+		COPY(record, method, method, 8);
+		COPY(record, url, url, 152);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct http_client_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
@@ -193,11 +231,11 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		HTTP_CLIENT_COPY(record, method, method, 24);
-		HTTP_CLIENT_COPY(record, scheme, scheme, 8);
-		HTTP_CLIENT_COPY(record, host, host, 128);
-		HTTP_CLIENT_COPY(record, path, path, 408);
-		HTTP_CLIENT_COPY(record, query, query, 360);
+		COPY(record, method, method, 24);
+		COPY(record, scheme, scheme, 8);
+		COPY(record, host, host, 128);
+		COPY(record, path, path, 408);
+		COPY(record, query, query, 360);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
 }
@@ -208,13 +246,13 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 {
 	struct http_client_fixed fixed = {.error = error};
 	struct http_server_in_flight *parent;
+	struct go_string method;
 	u64 duration_ns = end_ns - request->start_ns;
 	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
 
 	connection_retract(&request->connection, request->span_id);
 	fixed.header.end_ns = end_ns;
-	if (response)
-		fixed.status = go_read_word(response, target->response_status_code);
+	http_client_read_response(target, response, &fixed);
 	if (!kept) {
 		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
 						  fixed.status >= 400 || error);
@@ -222,19 +260,18 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 		if (!kept)
 			count(slot, COUNTER_sampled_out);
 		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && request->parent_span_id ? parent_on_goroutine(request->parent_goid, slot) : 0;
+		parent = kept && request->parent_span_id ? parent_on_goroutine(request->parent_g, slot) : 0;
 		if (parent && parent->span_id == request->parent_span_id)
 			parent->live.child_kept = 1;
 	}
 	if (!kept && !(target->options & OPTION_red))
 		return;
-	fixed.protocol_major = go_read_word(response, target->response_proto_major);
-	fixed.protocol_minor = go_read_word(response, target->response_proto_minor);
-	http_client_read_url(target, request);
-	if (target->options & OPTION_red)
-		http_client_count(target, slot, request, &fixed, duration_ns);
+	method = http_client_read_request(target, request);
+	/* In this order the verifier walks a third of the instructions. */
 	if (kept)
-		http_client_submit(target, slot, request, &fixed);
+		http_client_submit(target, slot, request, &fixed, method);
+	if (target->options & OPTION_red)
+		http_client_count(target, slot, request, &fixed, method, duration_ns);
 }
 
 /* func (pc *persistConn) roundTrip(req *transportRequest) (*Response, error), since Go 1.1: on the goroutine of the
@@ -250,7 +287,7 @@ int http_client_connection(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_client_key(ctx, target, slot);
+	key = http_client_key(ctx, slot);
 	request = http_client_inflight.lookup(&key);
 	if (!request)
 		return 0;
@@ -259,9 +296,9 @@ int http_client_connection(struct pt_regs *ctx)
 		http_client_finish(target, slot, request, request->failed_ns, 0, request->error);
 		count(slot, COUNTER_started);
 		request->start_ns = request->failed_ns;
-		request->span_id = random_id();
+		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
 		request->failed_ns = 0;
-		request->attempts++;
+		request->resends++;
 	}
 	connection = connection_of_client(target, slot, KIND_http_client, GO_ARG1(ctx), target->persist_conn_conn,
 					  target->persist_conn_nwrite, request->bias);
@@ -286,7 +323,7 @@ int http_client_answer(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_client_key(ctx, target, slot);
+	key = http_client_key(ctx, slot);
 	request = http_client_inflight.lookup(&key);
 	if (!request)
 		return 0;
@@ -312,7 +349,7 @@ int http_client_return(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_client_key(ctx, target, slot);
+	key = http_client_key(ctx, slot);
 	request = http_client_inflight.lookup(&key);
 	if (!request)
 		return 0;
@@ -335,7 +372,7 @@ int http_client_panic(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_client_key(ctx, target, slot);
+	key = http_client_key(ctx, slot);
 	request = http_client_inflight.lookup(&key);
 	if (!request)
 		return 0;
@@ -352,15 +389,16 @@ int http_client_goroutine(struct pt_regs *ctx)
 	struct http_server_in_flight *span;
 	struct lineage lineage = {};
 	struct target *target;
+	u64 starter;
 	u32 slot;
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	lineage.goid = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
-	span = parent_on_goroutine(lineage.goid, slot);
+	starter = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
+	span = parent_on_goroutine_id(starter, slot, &lineage.g);
 	if (!span)
-		span = parent_by_lineage(lineage.goid, slot, &lineage.goid);
+		span = parent_by_lineage(starter, slot, &lineage.g);
 	if (!span)
 		return 0;
 	lineage.span_id = span->span_id;

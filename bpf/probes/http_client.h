@@ -18,17 +18,21 @@ struct http_client_in_flight {
 	u64 span_id;
 	struct trace_context context;
 	u64 parent_span_id; /* 0: a root */
-	u64 parent_goid;    /* where the parent's in-flight value is */
+	u64 parent_g;	    /* where the parent's in-flight value is */
 	u64 request;
 	u64 bias;      /* load bias of the executable */
 	u64 failed_ns; /* when the last attempt failed, which may not be the end */
 	u64 error;     /* of that attempt */
+	u64 method;    /* its bytes, where it is a known one; else 0. Only for metrics */
 	u32 peer[4];   /* address as on the wire, IPv4 as ::ffff:a.b.c.d */
 	u16 peer_port;
-	u16 attempts; /* that failed before this one */
+	u16 resends; /* failed attempts and, at the end, redirects before this one */
 	struct connection_key connection; /* port 0: the span wasn't published */
 	u64 url[HTTP_CLIENT_URL_BYTES / 8 + 2]; /* a url.URL, once it is needed */
 };
+
+#define HTTP_CLIENT_URL_USER 1	   /* it has credentials */
+#define HTTP_CLIENT_URL_RAW_PATH 2 /* `path` is escaped as it was sent */
 
 struct http_client_fixed {
 	struct span_header header;
@@ -38,23 +42,20 @@ struct http_client_fixed {
 	u16 peer_port;
 	u16 path_bytes;
 	u16 query_bytes;
+	u16 url_bytes;
 	u8 method_bytes;
 	u8 scheme_bytes;
 	u8 host_bytes;
-	u8 user;     /* 1: the URL has credentials */
-	u8 raw_path; /* 1: `path` is escaped as it was sent */
-	u8 protocol_major;
-	u8 protocol_minor;
+	u8 url_traits;
+	u8 protocol; /* major and minor, 4 bits each */
 	u8 resends;
 };
 
+/* Where the URL's parts are those of one text, as after url.Parse of one without escapes. */
 struct http_client_record_256 {
 	struct http_client_fixed fixed;
 	char method[8];
-	char scheme[8];
-	char host[40];
-	char path[64];
-	char query[40];
+	char url[152];
 };
 
 struct http_client_record_1024 {

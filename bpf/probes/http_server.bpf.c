@@ -3,113 +3,65 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
-/* Never written to: a new element, for which the stack has no room. */
-BPF_ARRAY(http_server_blank, struct http_server_in_flight, 1);
-
-static __always_inline struct goroutine_key http_server_key(struct pt_regs *ctx, struct target *target, u32 slot)
-{
-	struct goroutine_key key = {.slot = slot, .kind = KIND_http_server};
-
-	key.goid = go_read_word(GO_G(ctx), target->g_goid);
-	return key;
-}
-
-static __always_inline void http_server_read_method(struct target *target, struct http_server_in_flight *request)
-{
-	struct go_string method = go_read_string(request->request, target->request_method);
-
-	if (method.length > 8)
-		return;
-	CLAMP(method.length, 8);
-	read_user(&request->method, method.length, method.data);
-	if (!HTTP_SERVER_KNOWN_METHOD(request->method))
-		request->method = 0;
-}
-
-/* A new element of http_server_inflight; NULL where there is no room. */
-static __always_inline struct http_server_in_flight *http_server_element(struct goroutine_key *key)
-{
-	struct http_server_in_flight *blank, *abandoned;
-	u32 zero = 0;
-	long failed;
-
-	blank = http_server_blank.lookup(&zero);
-	if (!blank)
-		return 0;
-	failed = http_server_inflight.insert(key, blank);
-	if (failed == -EEXIST) {
-		/* Its end was never seen. */
-		count(key->slot, COUNTER_abandoned);
-		abandoned = http_server_inflight.lookup(key);
-		if (abandoned)
-			live_span_retract(key, &abandoned->live);
-		http_server_inflight.update(key, blank);
-	} else if (failed) {
-		count(key->slot, COUNTER_in_flight_full);
-		return 0;
-	}
-	return http_server_inflight.lookup(key);
-}
-
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
 {
-	union { /* one after the other: the stack has 512 bytes */
-		struct go_walk walk;
-		struct traceparent_text text;
-	} scratch = {};
-	struct http_server_in_flight *request;
-	struct goroutine_key key = http_server_key(ctx, target, slot);
-	u64 parent_span_id = 0, wanted = 0;
+	struct goroutine_key key = http_server_key(ctx, slot);
+	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
+	struct go_string *headers;
+	struct trace_context context;
+	union http_server_scratch *scratch;
+	u64 parent_span_id, header_span_id = 0, wanted = 0, now = bpf_ktime_get_ns();
 	u32 sampled;
 
 	count(slot, COUNTER_started);
-	request = http_server_element(&key);
 	if (!request)
+		request = http_server_connect(ctx, target, &key, response);
+	if (!request) {
+		count(slot, COUNTER_in_flight_full);
 		return 0;
+	}
+	if (request->start_ns)
+		count(slot, COUNTER_abandoned); /* its end was never seen */
+	scratch = (union http_server_scratch *)request->scratch;
+	headers = request->headers;
+	__builtin_memset(headers, 0, sizeof(request->headers));
+	http_server_read_request(target, seen, &scratch->block, request);
 	if (target->options & OPTION_tracecontext)
 		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
 	if (target->options & OPTION_user_agent)
 		wanted |= 1 << HEADER_USER_AGENT;
-	if (wanted)
-		go_headers(go_read_word(seen, target->request_header), target->swiss_maps, wanted, &scratch.walk,
-			   request->headers);
-	if (request->headers[HEADER_TRACEPARENT].length) {
-		__builtin_memset(&scratch, 0, sizeof(scratch));
-		parent_span_id =
-			traceparent_read(request->headers[HEADER_TRACEPARENT], &scratch.text, &request->context);
+	if (wanted && request->header) {
+		__builtin_memset(&scratch->walk, 0, sizeof(scratch->walk));
+		go_headers(request->header, target->swiss_maps, wanted, &scratch->walk, headers);
 	}
-	if (!parent_span_id) {
-		request->context.flags = 0;
-		request->headers[HEADER_TRACESTATE].length = 0;
+	if (headers[HEADER_TRACEPARENT].length) {
+		__builtin_memset(&scratch->text, 0, sizeof(scratch->text));
+		header_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch->text, &context);
 	}
-	request->bias = GO_PC(ctx) - target->http_server_start_address;
-	request->connection = go_read_word(response, target->response_conn);
-	parent_span_id = connection_adopt(target, &key, request->connection, request->bias, &request->context,
-					  parent_span_id);
-	if (!parent_span_id) {
-		request->context.trace_id[0] = random_id();
-		request->context.trace_id[1] = random_id();
-	}
-	sampled = sampling_decides(&request->context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	parent_span_id = connection_adopt(&request->joined, now, &context, header_span_id);
+	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : &context);
+	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !target->http_client_start_address) {
 		count(slot, COUNTER_sampled_out);
-		http_server_inflight.delete(&key);
+		http_server_rest(target, &key, request, 0);
 		return 0;
 	}
-	request->context.flags = (request->context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
-	request->start_ns = bpf_ktime_get_ns();
-	request->span_id = random_id();
+	request->context = context;
+	request->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	request->parent_span_id = parent_span_id;
 	request->response = response;
 	request->request = seen;
-	request->tls = go_read_word(request->connection, target->conn_tls_state);
-	if (target->options & OPTION_red)
-		http_server_read_method(target, request);
-	if (request->headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
-		count(slot, COUNTER_tracestate_dropped); /* cut off it would be another one */
-		request->headers[HEADER_TRACESTATE].length = 0;
+	request->mux_request = 0;
+	request->pattern.length = 0;
+	request->panic_type = 0;
+	if (!header_span_id) {
+		headers[HEADER_TRACESTATE].length = 0;
+	} else if (headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
+		headers[HEADER_TRACESTATE].length = 0; /* cut off it would be another one */
+		count(slot, COUNTER_tracestate_dropped);
 	}
 	live_span_publish(ctx, target, &key, seen, request->bias, &request->live);
+	request->start_ns = now;
 	return 0;
 }
 
@@ -157,7 +109,7 @@ int http_server_panic(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_server_key(ctx, target, slot);
+	key = http_server_key(ctx, slot);
 	request = http_server_inflight.lookup(&key);
 	if (request)
 		request->panic_type = GO_ARG1(ctx) - request->bias;
@@ -167,14 +119,21 @@ int http_server_panic(struct pt_regs *ctx)
 /* The request that a mux works on, found by its goroutine, or by the goroutine that started this one (TimeoutHandler
  * runs its handler in a goroutine of its own). */
 static __always_inline struct http_server_in_flight *http_server_of_mux(struct pt_regs *ctx, struct target *target,
-									 struct goroutine_key *key)
+									 u32 slot)
 {
-	struct http_server_in_flight *request = http_server_inflight.lookup(key);
+	struct goroutine_key key = http_server_key(ctx, slot);
+	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
+	u64 *g;
 
-	if (request)
-		return request;
-	key->goid = go_read_word(GO_G(ctx), target->g_parent_goid);
-	return key->goid ? http_server_inflight.lookup(key) : 0;
+	if (!request) {
+		key.goid = go_read_word(GO_G(ctx), target->g_parent_goid);
+		g = key.goid ? goroutines.lookup(&key) : 0;
+		if (!g)
+			return 0;
+		key.goid = *g;
+		request = http_server_inflight.lookup(&key);
+	}
+	return request && request->start_ns ? request : 0;
 }
 
 /* func (mux *ServeMux) ServeHTTP(w ResponseWriter, r *Request), since Go 1.0.
@@ -183,16 +142,13 @@ int http_server_mux_start(struct pt_regs *ctx)
 {
 	struct http_server_in_flight *request;
 	struct target *target;
-	struct goroutine_key key;
-	u64 goid, seen = GO_ARG4(ctx);
+	u64 seen = GO_ARG4(ctx);
 	u32 slot;
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_server_key(ctx, target, slot);
-	goid = key.goid;
-	request = http_server_of_mux(ctx, target, &key);
+	request = http_server_of_mux(ctx, target, slot);
 	if (!request)
 		return 0;
 	/* A copy made by WithContext, Clone or StripPrefix shares the string that the request line was read into; a request
@@ -200,7 +156,7 @@ int http_server_mux_start(struct pt_regs *ctx)
 	if (seen != request->request && go_read_word(seen, target->request_uri) != go_read_word(request->request, target->request_uri))
 		return 0;
 	request->mux_request = seen;
-	request->mux_goid = goid;
+	request->mux_goroutine = GO_G(ctx);
 	request->pattern.length = 0;
 	return 0;
 }
@@ -212,17 +168,13 @@ int http_server_mux_matched(struct pt_regs *ctx)
 {
 	struct http_server_in_flight *request;
 	struct target *target;
-	struct goroutine_key key;
-	u64 goid;
 	u32 slot;
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_server_key(ctx, target, slot);
-	goid = key.goid;
-	request = http_server_of_mux(ctx, target, &key);
-	if (!request || request->mux_goid != goid)
+	request = http_server_of_mux(ctx, target, slot);
+	if (!request || request->mux_goroutine != GO_G(ctx))
 		return 0;
 	request->pattern.data = GO_ARG3(ctx);
 	request->pattern.length = GO_ARG1(ctx) ? GO_ARG4(ctx) : 0;
@@ -241,27 +193,18 @@ static __always_inline struct go_string http_server_route(struct target *target,
 	if (request->mux_request != request->request &&
 	    go_read_word(request->mux_request, target->request_uri) != go_read_word(request->request, target->request_uri))
 		return none;
-	if (target->request_pattern != MISSING)
-		return go_read_string(request->mux_request, target->request_pattern);
+	if (target->request_pattern != MISSING) {
+		read_user_present(&none, sizeof(none), request->mux_request + target->request_pattern);
+		return none;
+	}
 	/* Go 1.22 */
 	return go_read_string(go_read_word(request->mux_request, target->request_pat), target->pattern_str);
 }
 
-/* Copies at most `max` bytes and stores how many. */
-#define COPY(record, field, string, max)                                                                                  \
-	do {                                                                                                              \
-		u64 bytes = (string).length;                                                                              \
-		CLAMP(bytes, max);                                                                                        \
-		if (read_user((record)->field, bytes, (string).data))                                                     \
-			bytes = 0;                                                                                        \
-		(record)->fixed.field##_bytes = bytes;                                                                    \
-	} while (0)
-
-static __always_inline void http_server_count(u32 slot, struct http_server_in_flight *request,
-					      struct http_server_fixed *fixed, u64 duration_ns, struct go_string route)
+static __always_inline void http_server_count(struct target *target, u32 slot, struct http_server_in_flight *request,
+					      struct http_server_fixed *fixed, u64 duration_ns, struct red_text *route)
 {
 	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http_server, .status = fixed->status};
-	struct red_text text = {};
 
 	/* As net/http answers a handler that wrote no header, or as the upgrade that it made of the connection. */
 	if (!key.status && fixed->end != HTTP_SERVER_PANICKED)
@@ -270,19 +213,14 @@ static __always_inline void http_server_count(u32 slot, struct http_server_in_fl
 		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
 	key.traits[0] = fixed->tls;
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	key.text = red_text_read(route, &text);
-	red_count(&key, &text, duration_ns, RED_BUCKET_http_server(duration_ns));
+	key.text = fixed->route_bytes ? red_text_id(route) : 0;
+	red_count(target, &key, route, duration_ns, RED_BUCKET_http_server(duration_ns));
 }
 
 /* Submits the request's record. */
-static __always_inline void http_server_submit(struct target *target, u32 slot, struct http_server_in_flight *request,
-					       struct http_server_fixed *fixed, struct go_string route)
+static __always_inline void http_server_submit(u32 slot, struct http_server_in_flight *request,
+					       struct http_server_fixed *fixed, struct red_text *route)
 {
-	struct go_string method = go_read_string(request->request, target->request_method);
-	struct go_string uri = go_read_string(request->request, target->request_uri);
-	struct go_string host = go_read_string(request->request, target->request_host);
-	struct go_string peer = go_read_string(request->connection, target->conn_remote_addr);
-
 	fixed->header.kind = KIND_http_server;
 	fixed->header.slot = slot;
 	fixed->header.start_ns = request->start_ns;
@@ -291,8 +229,8 @@ static __always_inline void http_server_submit(struct target *target, u32 slot, 
 	fixed->header.trace_id[1] = request->context.trace_id[1];
 	fixed->header.span_id = request->span_id;
 	fixed->header.parent_span_id = request->parent_span_id;
-	if (!request->headers[HEADER_USER_AGENT].length && !request->headers[HEADER_TRACESTATE].length && method.length <= 8 && uri.length <= 64 &&
-	    host.length <= 32 && peer.length <= 24 && route.length <= 48) {
+	if (!request->headers[HEADER_USER_AGENT].length && !request->headers[HEADER_TRACESTATE].length && request->line.length <= HTTP_SERVER_LINE &&
+	    request->host.length <= 32 && request->peer_bytes <= 24 && fixed->route_bytes <= 48) {
 		struct http_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
 		if (!record) {
@@ -300,11 +238,10 @@ static __always_inline void http_server_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, method, 8);
-		COPY(record, uri, uri, 64);
-		COPY(record, host, host, 32);
-		COPY(record, peer, peer, 24);
-		COPY(record, route, route, 48);
+		COPY_READ(record, line, request->line_text, request->line.length);
+		COPY(record, host, request->host, 32);
+		COPY_READ(record, peer, request->peer, request->peer_bytes);
+		COPY_READ(record, route, route, fixed->route_bytes);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct http_server_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
@@ -314,29 +251,29 @@ static __always_inline void http_server_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, method, 24);
-		COPY(record, uri, uri, 320);
-		COPY(record, host, host, 88);
-		COPY(record, peer, peer, 48);
-		COPY(record, route, route, 152);
+		COPY(record, line, request->line, 344);
+		COPY(record, host, request->host, 88);
+		COPY_READ(record, peer, request->peer, request->peer_bytes);
+		COPY_READ(record, route, route, fixed->route_bytes);
 		COPY(record, user_agent, request->headers[HEADER_USER_AGENT], 136);
 		COPY(record, tracestate, request->headers[HEADER_TRACESTATE], 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
 }
 
-/* Counts and records a request that has ended; it stays in http_server_inflight. */
+/* Counts and records a request that has ended. */
 static __always_inline void http_server_finish(struct target *target, u32 slot, struct http_server_in_flight *request,
 					       enum http_server_end end)
 {
 	struct http_server_fixed fixed = {};
-	struct go_string route;
-	u64 duration_ns;
+	struct red_text route = {};
+	u64 duration_ns, status = 0;
 	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
 
 	fixed.header.end_ns = bpf_ktime_get_ns();
 	duration_ns = fixed.header.end_ns - request->start_ns;
-	fixed.status = go_read_word(request->response, target->response_status);
+	read_user_present(&status, sizeof(status), request->response + target->response_status);
+	fixed.status = status;
 	if (end != HTTP_SERVER_ANSWERED && go_read_byte(request->connection, target->conn_hijacked))
 		end = HTTP_SERVER_HIJACKED;
 	else if (end == HTTP_SERVER_HIJACKED)
@@ -352,15 +289,16 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	}
 	if (!kept && !(target->options & OPTION_red))
 		return;
-	fixed.tls = request->tls != 0;
-	fixed.protocol_major = go_read_word(request->request, target->request_proto_major);
-	fixed.protocol_minor = go_read_word(request->request, target->request_proto_minor);
+	fixed.tls = request->tls;
+	fixed.method_bytes = request->method_bytes;
+	fixed.protocol_major = request->protocol_major;
+	fixed.protocol_minor = request->protocol_minor;
 	fixed.panic_type = request->panic_type;
-	route = http_server_route(target, request);
+	fixed.route_bytes = red_text_read(http_server_route(target, request), &route);
 	if (target->options & OPTION_red)
-		http_server_count(slot, request, &fixed, duration_ns, route);
+		http_server_count(target, slot, request, &fixed, duration_ns, &route);
 	if (kept)
-		http_server_submit(target, slot, request, &fixed, route);
+		http_server_submit(slot, request, &fixed, &route);
 }
 
 static __always_inline int http_server_request_end(struct pt_regs *ctx, enum http_server_end end, int check_response)
@@ -373,13 +311,13 @@ static __always_inline int http_server_request_end(struct pt_regs *ctx, enum htt
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	key = http_server_key(ctx, target, slot);
+	key = http_server_key(ctx, slot);
 	request = http_server_inflight.lookup(&key);
 	if (!request || (check_response && request->response != GO_ARG1(ctx)))
 		return 0;
-	http_server_finish(target, slot, request, end);
-	live_span_retract(&key, &request->live);
-	http_server_inflight.delete(&key);
+	if (request->start_ns)
+		http_server_finish(target, slot, request, end);
+	http_server_rest(target, &key, request, end == HTTP_SERVER_PANICKED);
 	return 0;
 }
 

@@ -3,12 +3,8 @@
  * What http_server.bpf.c keeps between start and end of a request, and the records that it submits.
  */
 
-#define HTTP_SERVER_MAX_METHOD 24
-#define HTTP_SERVER_MAX_URI 320
-#define HTTP_SERVER_MAX_HOST 88
+#define HTTP_SERVER_LINE 72
 #define HTTP_SERVER_MAX_PEER 48
-#define HTTP_SERVER_MAX_ROUTE 152
-#define HTTP_SERVER_MAX_USER_AGENT 136
 #define HTTP_SERVER_MAX_TRACESTATE 176
 
 enum http_server_end {
@@ -19,35 +15,60 @@ enum http_server_end {
 
 #define HTTP_SERVER_GOEXIT 1 /* in red_key.error, which holds the type of a panic's value else */
 
-/* Between start and end. Addresses are of heap objects: net/http holds request and response until the end, the others
- * are read with a check. */
+/* What is known of a connection, which has a goroutine of its own, and of the request that it is busy with. Kept from one
+ * request to the next, until the connection ends: it costs more to make than to fill. Addresses are of heap objects:
+ * net/http holds request and response until the end, the others are read with a check. */
 struct http_server_in_flight {
-	u64 start_ns;
+	u64 start_ns; /* 0: it waits for a request */
 	u64 span_id;
 	struct trace_context context;
 	u64 parent_span_id; /* 0: a root */
 	u64 request;
 	u64 response;
-	u64 connection;
-	u64 tls;
-	u64 method;	 /* its bytes, where it is a known one; else 0. Only for metrics */
-	u64 bias;	 /* load bias of the executable */
+	u64 method;	 /* its bytes, where it is a known one; else 0 */
 	u64 mux_request; /* what the innermost ServeMux saw: the request or a copy of it */
-	u64 mux_goid;
+	u64 mux_goroutine;
 	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
 	u64 panic_type;		  /* address in the file, without bias */
+	struct go_string method_text;
+	struct go_string uri;
+	struct go_string host;
+	u64 protocol_major;
+	u64 protocol_minor;
+	u64 header;	      /* the address of the map */
+	struct go_string line; /* method, space, request target */
 	struct go_string headers[HEADERS];
+	u64 goid;
+	u64 connection;
+	u64 bias; /* load bias of the executable */
+	u8 tls;
+	u8 peer_bytes;
+	u8 method_bytes;
+	u8 reserved[5];
+	char peer[HTTP_SERVER_MAX_PEER];
+	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct live_span live;
+	struct connection_key joined; /* the connection as its client's side knows it */
+	u64 scratch[GO_BLOCK_BYTES / 8];  /* for the start, in place of the stack, which has 512 bytes */
 };
+
+/* Uses of `scratch`, one after the other. */
+union http_server_scratch {
+	struct go_block block;
+	struct go_walk walk;
+	struct traceparent_text text;
+	struct connection connection;
+};
+
+_Static_assert(sizeof(union http_server_scratch) <= GO_BLOCK_BYTES, "scratch of http_server_in_flight");
 
 struct http_server_fixed {
 	struct span_header header;
 	u64 panic_type;
 	u16 status; /* 0: no header was written */
-	u16 uri_bytes;
+	u16 line_bytes;
 	u16 route_bytes;
 	u16 user_agent_bytes;
-	u8 method_bytes;
 	u8 host_bytes;
 	u8 peer_bytes;
 	u8 end; /* enum http_server_end */
@@ -55,12 +76,12 @@ struct http_server_fixed {
 	u8 protocol_major;
 	u8 protocol_minor;
 	u8 tracestate_bytes;
+	u8 method_bytes; /* at the begin of `line`, a space behind it; 0: the line is the request target alone */
 };
 
 struct http_server_record_256 {
 	struct http_server_fixed fixed;
-	char method[8];
-	char uri[64];
+	char line[HTTP_SERVER_LINE];
 	char host[32];
 	char peer[24];
 	char route[48];
@@ -68,17 +89,13 @@ struct http_server_record_256 {
 
 struct http_server_record_1024 {
 	struct http_server_fixed fixed;
-	char method[HTTP_SERVER_MAX_METHOD];
-	char uri[HTTP_SERVER_MAX_URI];
-	char host[HTTP_SERVER_MAX_HOST];
+	char line[344];
+	char host[88];
 	char peer[HTTP_SERVER_MAX_PEER];
-	char route[HTTP_SERVER_MAX_ROUTE];
-	char user_agent[HTTP_SERVER_MAX_USER_AGENT];
+	char route[152];
+	char user_agent[136];
 	char tracestate[HTTP_SERVER_MAX_TRACESTATE];
 };
 
 _Static_assert(sizeof(struct http_server_record_256) == 256, "stride of ring_256");
 _Static_assert(sizeof(struct http_server_record_1024) == 1024, "stride of ring_1024");
-
-/* Here because bpf/include/parents.h, which comes before the programs, looks for parents in it. */
-BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);

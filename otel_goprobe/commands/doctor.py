@@ -102,6 +102,7 @@ def _checks(flags: config.Flags) -> Iterator[Check]:
         if settings.disabled:
             yield Check("settings", "warn", "OTEL_SDK_DISABLED is set: run exports nothing", "unset it to get spans")
         if packages.state != "fail":
+            yield _propagation(settings)
             yield _tried("collector", lambda: _collector(settings))
 
 
@@ -174,20 +175,23 @@ def _programs(cache_dir: Path) -> Iterator[Check]:
     from otel_goprobe import kernel, probes  # noqa: PLC0415 - as above
     from otel_goprobe.kernel import bundle  # noqa: PLC0415
 
+    unit = probes.unit(kernel.bpf_folder())
+
     def compiler() -> Check:
-        before = set(cache_dir.glob("*.bundle"))
         started = time.monotonic()
-        bundle.compile_unit(probes.unit(bundle.bpf_folder()), cache_dir)
+        origin = bundle.obtain(unit, cache_dir).origin
         took = time.monotonic() - started
-        if set(cache_dir.glob("*.bundle")) - before:
-            return Check("compiler", "ok", f"BCC compiled the programs in {took:.1f} s; kept in {cache_dir}")
-        if before and os.access(cache_dir, os.W_OK):
+        if origin == "shipped":
+            return Check("compiler", "ok", f"not needed: compiled programs came with otel-goprobe, in {bundle.BUNDLES}")
+        if origin == "cached":
             return Check("compiler", "ok", f"not needed: compiled programs are in {cache_dir}")
-        found = f"the programs were ready in {took:.1f} s, but {cache_dir} can't keep compiled ones for the next start"
+        if bundle.obtain(unit, cache_dir).origin == "cached":
+            return Check("compiler", "ok", f"BCC compiled the programs in {took:.1f} s; kept in {cache_dir}")
+        found = f"BCC compiled the programs in {took:.1f} s, but {cache_dir} can't keep them for the next start"
         return Check("compiler", "warn", found, "set OTEL_GOPROBE_CACHE to a directory that can be written")
 
     def programs() -> Check:
-        with kernel.load(probes.unit(bundle.bpf_folder()), cache_dir=cache_dir) as program:
+        with kernel.load(unit, cache_dir=cache_dir) as program:
             kernel.attach_tracepoints(program).close()
             walked = sum(program.verified_instructions.values())
             found = f"{len(program.descriptors)} pass the verifier ({walked} instructions); raw tracepoints attach"
@@ -210,6 +214,13 @@ def _go_processes() -> Check:
     return Check(
         "processes", "ok" if fit else "warn", f"{len(processes)} Go in sight, {fit} can be instrumented", remedy
     )
+
+
+def _propagation(settings: config.Config) -> Check:
+    from otel_goprobe import probes  # noqa: PLC0415 - as above
+
+    chosen = settings.propagation
+    return Check("propagation", "ok", f"{chosen}: {probes.unreached(chosen)}")
 
 
 def _collector(settings: config.Config) -> Check:

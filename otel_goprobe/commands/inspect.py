@@ -51,6 +51,7 @@ def command(*, what: str, as_json: bool, functions: str | None, structs: tuple[s
             **place,
             **_identity(binary),
             "libraries": [_library(binary, outcome) for outcome in outcomes],
+            "propagation": probes.possible(outcomes),
             "structs": [_struct(binary, name) for name in structs],
         }
         if functions is not None:
@@ -104,7 +105,7 @@ def _identity(binary: GoBinary) -> dict[str, Any]:
 
 def _library(binary: GoBinary, outcome: LibraryOutcome) -> dict[str, Any]:
     return {
-        "library": outcome.library.import_path,
+        "library": outcome.library.label,
         "instrumented": not outcome.refused,
         "reason": outcome.refused,
         "probes": [
@@ -231,6 +232,9 @@ def _print(report: dict[str, Any]) -> None:
     )
     for library in report["libraries"]:
         _print_library(library)
+    click.echo(
+        "\npropagation: " + "; ".join(f"{way}: {reason or 'yes'}" for way, reason in report["propagation"].items())
+    )
     for struct in report["structs"]:
         _print_struct(struct)
     if "functions" in report:

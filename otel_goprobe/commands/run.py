@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import click
@@ -90,8 +91,10 @@ class _RunCommand(click.Command):
 )
 @click.option(
     "--metrics-exporter",
-    type=click.Choice(["otlp", "console", "none"]),
-    help="Where durations of requests go [OTEL_METRICS_EXPORTER; default: none].",
+    default="",
+    metavar="NAMES",
+    help="Where durations of requests go: otlp, prometheus, console, several with commas, or none "
+    "[OTEL_METRICS_EXPORTER; default: none].",
 )
 @click.option(
     "--endpoint",
@@ -143,6 +146,11 @@ class _RunCommand(click.Command):
     help="Requests at once, over all processes; more are counted as dropped.",
 )
 @click.option(
+    "--service-graph",
+    is_flag=True,
+    help="Metrics of who calls whom, traces_service_graph_*, counted from spans; see --metrics-exporter.",
+)
+@click.option(
     "--max-series",
     type=click.IntRange(1, 2**20),
     default=4096,
@@ -154,7 +162,7 @@ class _RunCommand(click.Command):
     "--ring-size",
     "ring_bytes",
     callback=_ring_bytes,
-    default="4MiB",
+    default="2MiB",
     show_default=True,
     metavar="BYTES",
     help="Size of each ring buffer between kernel and agent, a power of two.",
@@ -162,7 +170,9 @@ class _RunCommand(click.Command):
 @click.option(
     "--summary-json", type=str, default="", metavar="FILE", help="Write the counts of spans there at the end."
 )
-@click.option("--user", default="", metavar="NAME|UID", help="Who runs COMMAND [default: who called sudo].")
+@click.option(
+    "--user", default="", metavar="USER[:GROUP]", help="Who runs COMMAND, by name or number [default: who called sudo]."
+)
 @click.option(
     "--log-level", type=click.Choice(["none", "error", "warn", "info", "debug"]), help="[OTEL_LOG_LEVEL; default: info]"
 )
@@ -193,6 +203,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     settings = config.from_environment_and_flags(flags)
     log.set_up(settings.log_level)
 
+    gc.disable()  # what is imported stays: looking for garbage in it takes a fifteenth of the start
     from otel_goprobe import agent  # noqa: PLC0415 - numpy and the rest, once the arguments are known to be right
 
+    gc.freeze()
+    gc.enable()
     return agent.run(settings)

@@ -84,6 +84,11 @@ class Discovery:
         self._scanned = False
 
     @property
+    def only_pids(self) -> bool:
+        """Whether nothing but processes that are named by their pid, and a launched command, can ever be chosen."""
+        return not self._everywhere
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """What is chosen now."""
         return tuple(self._targets.values())

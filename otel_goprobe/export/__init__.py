@@ -11,7 +11,7 @@ from otel_goprobe.export.encode import Encoded, Encoder
 from otel_goprobe.export.reachability import ProbeResult, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_goprobe.config import Config, MetricsConfig
     from otel_goprobe.model import Metric
@@ -23,10 +23,12 @@ __all__ = [
     "MetricsExporter",
     "NullExporter",
     "ProbeResult",
+    "PrometheusServer",
     "SpanExporter",
     "make_exporter",
     "make_metrics_exporter",
     "probe",
+    "serve_prometheus",
 ]
 
 
@@ -79,17 +81,33 @@ class MetricsExporter(Protocol):
         """Deliver what is left, within `timeout_s`."""
 
 
-def make_metrics_exporter(config: MetricsConfig) -> MetricsExporter | None:
-    """Make the exporter that `config` asks for; None for none.
+class PrometheusServer(Protocol):
+    """Answers scrapes."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+def make_metrics_exporter(name: str, config: MetricsConfig) -> MetricsExporter:
+    """Make the exporter ``otlp`` or ``console``.
 
     Raises:
         UsageError: endpoint, headers, certificate or key can't be used.
     """
-    if config.exporter == "none":
-        return None
     from otel_goprobe.export.metrics import ConsoleMetrics, OtlpMetrics  # noqa: PLC0415 - imports protobuf
 
-    return OtlpMetrics(config.otlp, config.timeout_s) if config.otlp else ConsoleMetrics()
+    return OtlpMetrics(config.otlp, config.timeout_s) if name == "otlp" and config.otlp else ConsoleMetrics()
+
+
+def serve_prometheus(config: MetricsConfig, collect: Callable[[], list[Metric]]) -> PrometheusServer:
+    """Answer scrapes with what `collect` returns, which another thread calls.
+
+    Raises:
+        UsageError: the address can't be listened on.
+    """
+    from otel_goprobe.export.prometheus import Server  # noqa: PLC0415 - imports an HTTP server
+
+    return Server(config.prometheus_host, config.prometheus_port, collect)
 
 
 def make_exporter(config: Config, telemetry: Telemetry) -> SpanExporter:

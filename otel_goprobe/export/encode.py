@@ -1,15 +1,15 @@
-"""`SpanColumns` -> bytes of OTLP ``ExportTraceServiceRequest`` messages; called by the agent after each drain.
+"""Spans -> bytes of OTLP ``ExportTraceServiceRequest`` messages; called by conversion.py after each drain.
 
-The one mapping from columns to a span. A column becomes a list of n pre-encoded pieces: one piece per distinct value,
-made once, picked by its code; what differs in each span (ids and times) is laid out as one fixed block by numpy. A
-span is the join of its row. HTTP server spans of 12 attributes, 8192 at once, Python 3.11 on one core: 1.6 µs a span
-with 64 distinct paths and ports, 4.1 µs where each span has its own; 50 at once: 5.7 µs.
+The one mapping from columns to a span, in two steps. `Encoder.shapes` writes what spans have in common: name, status
+and attributes; the agent keeps these bytes as long as spans of the kind keep coming. `Encoder.requests` puts the ids
+and times of each span, laid out as one fixed block by numpy, behind the bytes of its shape (protobuf leaves the order
+of fields free) and joins it all. What both cost a span is in docs/overhead.md.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from otel_goprobe import __version__
 from otel_goprobe.export.wire import FIXED32, FIXED64, LENGTH, VARINT, key_value, message, tag, text, varint
-from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, SpanKind, Strings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -35,33 +35,43 @@ MAX_REQUEST_BYTES = 4_000_000
 # trace.proto, SpanFlags; the low byte is W3C's trace flags.
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 
-_TRACE_ID = tag(1, LENGTH) + b"\x10"
-_SPAN_ID = tag(2, LENGTH) + b"\x08"
-_PARENT_SPAN_ID = tag(4, LENGTH) + b"\x08"
 _STATUS_ERROR = message(15, tag(3, VARINT) + b"\x02")
 
-_FIXED = np.dtype(
+_OWN = np.dtype(
     [
         ("trace_id_tag", "V2"),
         ("trace_id", "u1", 16),
         ("span_id_tag", "V2"),
         ("span_id", "u1", 8),
-        ("kind_tag", "V1"),
-        ("kind", "u1"),
         ("start_tag", "V1"),
         ("start", "<u8"),
         ("end_tag", "V1"),
         ("end", "<u8"),
-        ("flags_tag", "V2"),
-        ("flags", "<u4"),
+        ("parent_tag", "V2"),
+        ("parent", "u1", 8),
     ]
 )
-"""The part of a span that every span has, without padding: `_FIXED.itemsize` bytes."""
-
-_PARENT = np.dtype([("tag", "V2"), ("span_id", "u1", 8)])
+"""The part of a span that is its own, without padding."""
+_ROOT_BYTES = _OWN.itemsize - 10
+"""Of that part without the parent."""
+_TAGS = {
+    "trace_id_tag": tag(1, LENGTH) + b"\x10",
+    "span_id_tag": tag(2, LENGTH) + b"\x08",
+    "start_tag": tag(7, FIXED64),
+    "end_tag": tag(8, FIXED64),
+    "parent_tag": tag(4, LENGTH) + b"\x08",
+}
 
 _SPAN_HEADS = tuple(tag(2, LENGTH) + varint(size) for size in range(2048))
 """``ScopeSpans.spans`` and the length, by length."""
+
+_encoded_value = functools.lru_cache(4096, typed=True)(functools.partial(key_value, 9))
+
+_FEW = 64
+"""Up to so many spans, looking for alike ones costs more than it saves."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio, made odd (Knuth, The Art of Computer Programming 3, 6.4)."""
 
 _UNKNOWN_SERVICE: Mapping[str, AttributeValue] = {"service.name": "unknown_service:go"}
 
@@ -92,53 +102,105 @@ class Encoder:
         self._max_spans = max(max_batch_spans, 1)
         self._max_bytes = max_batch_bytes
         self._limit = attribute_value_length_limit
+        self._names, self._trace_states = _Beginnings(5), _Beginnings(3)
+        self._beginnings: dict[str, _Beginnings] = {}
         self._resources: dict[int, tuple[Mapping[str, AttributeValue], bytes]] = {}
 
     def encode(self, columns: SpanColumns, resources: Mapping[int, Mapping[str, AttributeValue]]) -> list[Encoded]:
-        """Encode all rows of `columns`, grouped by slot, in their order within a slot.
+        """Encode all rows of `columns`, each as if no other were like it; arguments and result as of `requests`."""
+        occurrences = Occurrences(
+            slot=columns.slot,
+            trace_id=columns.trace_id,
+            span_id=columns.span_id,
+            parent_span_id=columns.parent_span_id,
+            start_unix_ns=columns.start_unix_ns,
+            end_unix_ns=columns.end_unix_ns,
+        )
+        return self.requests(columns.scope, occurrences, self.shapes(columns), np.arange(len(columns)), resources)
+
+    def shapes(self, columns: SpanColumns) -> list[bytes]:
+        """Encode what a span says besides ids and times, for each row of `columns`.
+
+        Returns:
+            The beginning of a ``ScopeSpans.spans`` field, of which ids and times are the end. Of the parent only its
+            being there counts.
+        """
+        count = len(columns)
+        if not count:
+            return []
+        parts = [_texts(columns.name, self._names)]
+        if (columns.trace_state.codes >= 0).any():
+            parts.append(_texts(columns.trace_state, self._trace_states))
+        for key, column in columns.attributes.items():
+            if isinstance(column, Strings):
+                parts.append(_texts(column, self._beginnings_of(key), self._limit))
+            else:
+                parts.append(_values(column, key))
+        if columns.error.any():
+            parts.append(_Part(columns.error.astype(np.intp), [b"", _STATUS_ERROR], 2))
+        has_parent = np.asarray(columns.parent_span_id.any(axis=1))
+        parts.append(_kind_and_flags(columns, has_parent))
+        few = count if count <= _FEW else count // 8
+        own = [part for part in parts if part.distinct > few]
+        own.append(_combined([part for part in parts if part.distinct <= few], count))
+        bodies = own[0].rows() if len(own) == 1 else map(b"".join, zip(*(part.rows() for part in own), strict=True))
+        return [
+            _span_head(len(body) + (_OWN.itemsize if parent else _ROOT_BYTES)) + body
+            for body, parent in zip(bodies, has_parent.tolist(), strict=True)
+        ]
+
+    def requests(
+        self,
+        scope: str,
+        occurrences: Occurrences,
+        shapes: Sequence[bytes],
+        codes: npt.NDArray[np.intp],
+        resources: Mapping[int, Mapping[str, AttributeValue]],
+    ) -> list[Encoded]:
+        """Encode spans, grouped by slot, in their order within a slot.
 
         Args:
-            columns: n spans; the arrays are read, not kept.
+            scope: of all of them.
+            occurrences: n spans; the arrays are read, not kept.
+            shapes: of `shapes`.
+            codes: shape (n,), index into `shapes`: which of them each span has.
             resources: slot -> resource attributes. A slot that isn't in it gets ``service.name=unknown_service:go``,
                 the specification's fallback, rather than being lost.
 
         Returns:
             As many requests as the limits demand; none for no spans. Their `spans` sum to n.
         """
-        if not len(columns):
+        count = len(occurrences)
+        if not count:
             return []
-        order = np.argsort(columns.slot, kind="stable")
-        slots = columns.slot[order]
-        spans = [_span_field(body) for body in map(b"".join, zip(*self._pieces(columns), strict=True))]
-        if (np.diff(order) != 1).any():
-            spans = [spans[row] for row in order.tolist()]
-        scope = message(1, text(1, columns.scope) + text(2, __version__))
-        borders = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist()]
+        slots = occurrences.slot
+        pieces, sizes = _pieces(occurrences, shapes, codes)
+        if (slots[1:] < slots[:-1]).any():
+            order = np.argsort(slots, kind="stable")
+            slots, sizes = slots[order], sizes[order]
+            pieces = [piece for row in order.tolist() for piece in pieces[2 * row : 2 * row + 2]]
+        encoded_scope = message(1, text(1, scope) + text(2, __version__))
+        borders = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist()]
         requests = []
-        for first, last in self._batches(spans):
+        for first, last in self._batches(sizes):
+            parts: list[bytes] = []
             runs = [first, *(border for border in borders if first < border < last), last]
-            data = b"".join(
-                self._resource_spans(int(slots[a]), resources, scope, b"".join(spans[a:b])) for a, b in pairwise(runs)
-            )
-            requests.append(Encoded(data, last - first))
+            for a, b in pairwise(runs):
+                attributes = resources.get(int(slots[a]), _UNKNOWN_SERVICE)
+                resource = self._resource(int(slots[a]), attributes)
+                parts += _resource_spans(resource, encoded_scope, pieces[2 * a : 2 * b], int(sizes[a:b].sum()))
+            requests.append(Encoded(b"".join(parts), last - first))
         return requests
 
-    def _batches(self, spans: list[bytes]) -> Iterator[tuple[int, int]]:
-        """Cut the spans into half-open ranges that keep both limits."""
-        ends = np.cumsum([len(span) for span in spans])
+    def _batches(self, sizes: npt.NDArray[np.intp]) -> Iterator[tuple[int, int]]:
+        """Cut spans of these sizes, in bytes, into half-open ranges that keep both limits."""
+        ends = np.cumsum(sizes)
         first = sent_bytes = 0
-        while first < len(spans):
+        while first < len(sizes):
             fitting = int(np.searchsorted(ends, sent_bytes + self._max_bytes, "right"))
             last = max(first + 1, min(fitting, first + self._max_spans))
             yield first, last
             first, sent_bytes = last, int(ends[last - 1])
-
-    def _resource_spans(
-        self, slot: int, resources: Mapping[int, Mapping[str, AttributeValue]], scope: bytes, spans: bytes
-    ) -> bytes:
-        schema_url = text(3, SCHEMA_URL)
-        scope_spans = message(2, scope + spans + schema_url)
-        return message(1, self._resource(slot, resources.get(slot, _UNKNOWN_SERVICE)) + scope_spans + schema_url)
 
     def _resource(self, slot: int, attributes: Mapping[str, AttributeValue]) -> bytes:
         """Encode ``ResourceSpans.resource``; a slot that got another mapping is encoded anew."""
@@ -148,72 +210,139 @@ class Encoder:
             self._resources[slot] = (attributes, encoded)
         return encoded
 
-    def _pieces(self, columns: SpanColumns) -> list[list[bytes]]:
-        """Return for each part of a span its bytes, one element a row; absent is ``b""``."""
-        has_parent = np.asarray(columns.parent_span_id.any(axis=1))
-        parts = [_fixed(columns, has_parent), _picked(columns.name, lambda name: text(5, name))]
-        if has_parent.any():
-            parts.append(_parents(columns, has_parent))
-        if (columns.trace_state.codes >= 0).any():
-            parts.append(_picked(columns.trace_state, lambda state: text(3, state)))
-        for key, column in columns.attributes.items():
-            if isinstance(column, Strings):
-                parts.append(_picked(column, partial(self._string_attribute, key)))
-            else:
-                parts.append(_values(key, column))
-        if columns.error.any():
-            parts.append([_STATUS_ERROR if error else b"" for error in columns.error.tolist()])
-        return parts
-
-    def _string_attribute(self, key: str, value: str) -> bytes:
-        return key_value(9, key, value[: self._limit])
+    def _beginnings_of(self, key: str) -> _Beginnings:
+        if key not in self._beginnings:
+            self._beginnings[key] = _Beginnings(9, key)
+        return self._beginnings[key]
 
 
-def _span_field(body: bytes) -> bytes:
-    size = len(body)
-    return (_SPAN_HEADS[size] if size < len(_SPAN_HEADS) else tag(2, LENGTH) + varint(size)) + body
+class _Beginnings(dict[int, bytes]):
+    """What stands before the text of a field, by the text's length in bytes."""
+
+    def __init__(self, field: int, key: str | None = None) -> None:
+        super().__init__()
+        self._tag = tag(field, LENGTH)
+        self._key = None if key is None else text(1, key)
+
+    def __missing__(self, size: int) -> bytes:
+        if self._key is None:
+            made = self._tag + varint(size)
+        else:
+            string = tag(1, LENGTH) + varint(size)
+            value = tag(2, LENGTH) + varint(len(string) + size) + string
+            made = self._tag + varint(len(self._key) + len(value) + size) + self._key + value
+        self[size] = made
+        return made
 
 
-def _fixed(columns: SpanColumns, has_parent: npt.NDArray[np.bool_]) -> list[bytes]:
-    block = np.empty(len(columns), _FIXED)
-    block["trace_id_tag"] = np.void(_TRACE_ID)
-    block["trace_id"] = columns.trace_id
-    block["span_id_tag"] = np.void(_SPAN_ID)
-    block["span_id"] = columns.span_id
-    block["kind_tag"] = np.void(tag(6, VARINT))
-    block["kind"] = columns.kind
-    block["start_tag"] = np.void(tag(7, FIXED64))
-    block["start"] = columns.start_unix_ns
-    block["end_tag"] = np.void(tag(8, FIXED64))
-    block["end"] = columns.end_unix_ns
-    block["flags_tag"] = np.void(tag(16, FIXED32))
-    block["flags"] = columns.trace_flags.astype(np.uint32) | _HAS_IS_REMOTE
-    if columns.kind in (SpanKind.SERVER, SpanKind.CONSUMER):  # their parent, if any, came over the wire
-        block["flags"][has_parent] |= _IS_REMOTE
-    return block.view(f"V{_FIXED.itemsize}").tolist()
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One field of all rows."""
+
+    codes: npt.NDArray[np.integer]
+    """Shape (n,): index into `pieces`."""
+    pieces: list[bytes]
+    """Its encodings; -1 gives the last one, which is empty."""
+    distinct: int
+    """How many of them are used."""
+
+    def rows(self) -> list[bytes]:
+        """Return one element a row."""
+        return list(map(self.pieces.__getitem__, self.codes.tolist()))
 
 
-def _parents(columns: SpanColumns, has_parent: npt.NDArray[np.bool_]) -> list[bytes]:
-    block = np.empty(len(columns), _PARENT)
-    block["tag"] = np.void(_PARENT_SPAN_ID)
-    block["span_id"] = columns.parent_span_id
-    fields = block.view(f"V{_PARENT.itemsize}").tolist()
-    return [field if present else b"" for field, present in zip(fields, has_parent.tolist(), strict=True)]
-
-
-def _picked(column: Strings, encode: Callable[[str], bytes]) -> list[bytes]:
-    """Encode the table's entries that a row uses, each once; the piece behind the last one is for code -1."""
+def _texts(column: Strings, beginnings: _Beginnings, limit: int | None = None) -> _Part:
+    """Encode the table's entries that a row uses, each once."""
     used = np.zeros(len(column.table) + 1, np.bool_)
     used[column.codes] = True
     pieces = [b""] * len(used)
-    for code in np.flatnonzero(used[:-1]).tolist():
-        pieces[code] = encode(column.table[code])
-    return list(map(pieces.__getitem__, column.codes.tolist()))
+    codes = np.flatnonzero(used[:-1]).tolist()
+    for code in codes:
+        value = column.table[code][:limit].encode("utf-8", "replace")
+        pieces[code] = beginnings[len(value)] + value
+    return _Part(column.codes, pieces, len(codes))
 
 
-def _values(key: str, column: Integers | Booleans) -> list[bytes]:
+def _values(column: Integers | Booleans, key: str) -> _Part:
     """Encode each distinct value once."""
     distinct, codes = np.unique(column.values, return_inverse=True)
-    pieces = [key_value(9, key, value) for value in distinct.tolist()]
-    pieces.append(b"")
-    return list(map(pieces.__getitem__, np.where(column.present, codes, -1).tolist()))
+    pieces = [_encoded_value(key, value) for value in distinct.tolist()]
+    return _Part(np.where(column.present, codes, -1), [*pieces, b""], len(pieces))
+
+
+def _kind_and_flags(columns: SpanColumns, has_parent: npt.NDArray[np.bool_]) -> _Part:
+    """Encode the kind, and the flags that tell whether the parent, if any, came over the wire."""
+    flags = columns.trace_flags.astype(np.uint32) | _HAS_IS_REMOTE
+    if columns.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
+        flags[has_parent] |= _IS_REMOTE
+    kind = tag(6, VARINT) + varint(columns.kind)
+    distinct, codes = np.unique(flags, return_inverse=True)
+    pieces = [kind + tag(16, FIXED32) + value.to_bytes(4, "little") for value in distinct.tolist()]
+    return _Part(codes, pieces, len(pieces))
+
+
+def _combined(parts: list[_Part], count: int) -> _Part:
+    """Join several parts into one, each combination that occurs once."""
+    first_rows, codes = _combinations([part.codes for part in parts], count)
+    columns = [map(part.pieces.__getitem__, part.codes[first_rows].tolist()) for part in parts]
+    joined = list(map(b"".join, zip(*columns, strict=True))) if columns else [b""] * count
+    return _Part(codes, joined, len(first_rows))
+
+
+def _combinations(
+    columns: list[npt.NDArray[np.integer]], count: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Find the rows that are alike in all columns.
+
+    Returns:
+        A row of each combination, and for each of the `count` rows which combination it is.
+    """
+    everyone = np.arange(count)
+    if count <= _FEW or not columns:
+        return everyone, everyone
+    mixed = np.zeros(count, np.uint64)
+    for column in columns:
+        mixed += column.astype(np.uint64)
+        mixed *= _MIX
+        mixed ^= mixed >> np.uint64(29)
+    _, first_rows, codes = np.unique(mixed, return_index=True, return_inverse=True)
+    alike = first_rows[codes]
+    if all(np.array_equal(column, column[alike]) for column in columns):
+        return first_rows, codes
+    return everyone, everyone  # two combinations were mixed into one number
+
+
+def _span_head(size: int) -> bytes:
+    return _SPAN_HEADS[size] if size < len(_SPAN_HEADS) else tag(2, LENGTH) + varint(size)
+
+
+def _pieces(
+    occurrences: Occurrences, shapes: Sequence[bytes], codes: npt.NDArray[np.intp]
+) -> tuple[list[bytes], npt.NDArray[np.intp]]:
+    """Return two pieces for each span, the shape's and its own, and how many bytes both are."""
+    block = np.empty(len(occurrences), _OWN)
+    for name, encoded in _TAGS.items():
+        block[name] = np.void(encoded)
+    block["trace_id"] = occurrences.trace_id
+    block["span_id"] = occurrences.span_id
+    block["start"] = occurrences.start_unix_ns
+    block["end"] = occurrences.end_unix_ns
+    block["parent"] = occurrences.parent_span_id
+    own: list[bytes] = block.view(f"V{_OWN.itemsize}").tolist()
+    has_parent = np.asarray(occurrences.parent_span_id.any(axis=1))
+    for row in np.flatnonzero(~has_parent).tolist():
+        own[row] = own[row][:_ROOT_BYTES]
+    pieces = [b""] * (2 * len(own))
+    pieces[::2] = map(shapes.__getitem__, codes.tolist())
+    pieces[1::2] = own
+    sizes = np.fromiter(map(len, shapes), np.intp, len(shapes))[codes]
+    return pieces, sizes + np.where(has_parent, _OWN.itemsize, _ROOT_BYTES)
+
+
+def _resource_spans(resource: bytes, scope: bytes, spans: list[bytes], spans_bytes: int) -> list[bytes]:
+    """Return the pieces of one ``ResourceSpans``; `spans` are copied once, by the join of the whole request."""
+    schema_url = text(3, SCHEMA_URL)
+    scope_spans_bytes = len(scope) + spans_bytes + len(schema_url)
+    scope_spans_head = tag(2, LENGTH) + varint(scope_spans_bytes)
+    size = len(resource) + len(scope_spans_head) + scope_spans_bytes + len(schema_url)
+    return [tag(1, LENGTH) + varint(size), resource, scope_spans_head, scope, *spans, schema_url, schema_url]

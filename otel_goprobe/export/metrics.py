@@ -55,7 +55,19 @@ def encode(metrics: Sequence[Metric], now_unix_ns: int) -> ExportMetricsServiceR
 
 
 def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | SumPoint, now_unix_ns: int) -> None:
-    if isinstance(point, HistogramPoint):
+    if isinstance(point, HistogramPoint) and point.scale is not None:
+        written.exponential_histogram.aggregation_temporality = _DELTA if metric.delta else _CUMULATIVE
+        written.exponential_histogram.data_points.add(
+            attributes=_pairs(point.attributes),
+            start_time_unix_nano=point.start_unix_ns,
+            time_unix_nano=now_unix_ns,
+            count=sum(point.counts),
+            sum=point.sum_s,
+            scale=point.scale,
+            positive={"offset": point.offset, "bucket_counts": point.counts},
+            exemplars=_exemplars(point),
+        )
+    elif isinstance(point, HistogramPoint):
         written.histogram.aggregation_temporality = _DELTA if metric.delta else _CUMULATIVE
         written.histogram.data_points.add(
             attributes=_pairs(point.attributes),
@@ -65,16 +77,29 @@ def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | Su
             sum=point.sum_s,
             bucket_counts=point.counts,
             explicit_bounds=metric.bounds,
+            exemplars=_exemplars(point),
         )
     else:
-        written.sum.aggregation_temporality = _CUMULATIVE  # of a sum that can fall, whatever is preferred
-        written.sum.is_monotonic = False
+        written.sum.aggregation_temporality = _CUMULATIVE
+        written.sum.is_monotonic = metric.monotonic
         written.sum.data_points.add(
             attributes=_pairs(point.attributes),
             start_time_unix_nano=point.start_unix_ns,
             time_unix_nano=now_unix_ns,
             as_int=point.value,
         )
+
+
+def _exemplars(point: HistogramPoint) -> list[metrics_pb2.Exemplar]:
+    return [
+        metrics_pb2.Exemplar(
+            time_unix_nano=exemplar.unix_ns,
+            as_double=exemplar.value_s,
+            trace_id=exemplar.trace_id,
+            span_id=exemplar.span_id,
+        )
+        for exemplar in point.exemplars
+    ]
 
 
 def _pairs(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:

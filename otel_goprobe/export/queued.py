@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+WORTH_SENDING_BYTES = 2**20
+"""More isn't waited for: what is queued, joined and sent is in memory three times."""
 _CUT_OFF_S = 0.2
 """How long `close` lets the thread notice that its delivery was cut off."""
 
@@ -76,6 +78,7 @@ class QueuedExporter:
         self._bytes = 0
         self._spans = 0
         self._send_at = 0.0
+        """``time.monotonic()`` of the next export, unless there is enough for one before; the first is due at once."""
         self._delivering: Encoded | None = None
         self._flushing = 0
         self._closing = False
@@ -98,8 +101,6 @@ class QueuedExporter:
             if self._closing or self._is_full_for(encoded):
                 self._telemetry.dropped("shutdown" if self._closing else "export_queue_full", encoded.spans)
                 return False
-            if not self._queue:
-                self._send_at = time.monotonic() + self._batch.schedule_delay_s
             self._queue.append(encoded)
             self._bytes += len(encoded.data)
             self._spans += encoded.spans
@@ -192,7 +193,7 @@ class QueuedExporter:
     def _due(self) -> bool:
         if not self._queue:
             return False
-        full = self._spans >= self._batch.max_batch_spans or self._bytes >= MAX_REQUEST_BYTES
+        full = self._spans >= self._batch.max_batch_spans or self._bytes >= WORTH_SENDING_BYTES
         return full or self._closing or bool(self._flushing) or time.monotonic() >= self._send_at
 
     def _settle(self, batch: Encoded, outcome: Outcome) -> None:

@@ -90,8 +90,9 @@ def attach(program: Program, plan: model.Plan, *, pid: int, exe_path: str, slot:
         BinaryError: the file isn't the analysed one; nothing is attached.
         TargetGoneError: the process ended.
         NotPermittedError: for want of a capability.
-        KernelError: a link was refused; those already made are closed.
+        KernelError: a program or a link was refused; links already made are closed.
     """
+    program.require(probe.program for probe in plan.probes)
     try:
         executable = os.open(exe_path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -114,12 +115,12 @@ def attach_tracepoints(program: Program) -> Attachment:
         NotPermittedError: for want of a capability.
         KernelError: no such tracepoint.
     """
+    entries = [entry for entry in program.unit.programs if entry.kind == "raw_tracepoint"]
+    program.require(entry.name for entry in entries)
     opened: list[int] = []
     try:
         opened.extend(  # those before a refusal are in the list
-            links.raw_tracepoint_link(program.descriptors[entry.name], entry.event)
-            for entry in program.unit.programs
-            if entry.kind == "raw_tracepoint"
+            links.raw_tracepoint_link(program.descriptors[entry.name], entry.event) for entry in entries
         )
     except KernelError:
         Attachment(opened).close()

@@ -1,6 +1,7 @@
-"""A unit of C sources -> bytecode, map specifications and struct layouts, from the cache or from the compiler child.
+"""A unit of C sources -> bytecode, map specifications, struct layouts: shipped, cached, or from the compiler child.
 
-`loader` calls `compile_unit`. A bundle holds nothing of the running kernel or of this process: maps are named in it.
+`loader` and the doctor command call `obtain`, units.py (``make bundle``) calls `ship`. A bundle holds nothing of the
+running kernel or of this process: maps are named in it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -31,6 +32,10 @@ _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent
 _BPF_FOLDERS = (_PACKAGE.parent / "bpf", _PACKAGE.parent.parent / "bpf")
 """Inside an installed wheel, and in the source tree."""
+BUNDLES = _PACKAGE.parent / "bundles"
+"""Where `ship` puts what the wheel carries; not under version control."""
+
+Origin = Literal["shipped", "cached", "compiled"]
 
 
 class MapSpec(msgspec.Struct, frozen=True):
@@ -106,13 +111,27 @@ class Bundle(msgspec.Struct, frozen=True):
     structs: tuple[StructLayout, ...]
 
 
+class Shipped(msgspec.Struct, frozen=True):
+    """A file of `BUNDLES`."""
+
+    sources: str
+    """`sources_digest` of what it was compiled from."""
+    bundle: Bundle
+
+
+class Obtained(msgspec.Struct, frozen=True):
+    """A bundle and where it is from."""
+
+    bundle: Bundle
+    origin: Origin
+
+
 class CompileRequest(msgspec.Struct, frozen=True):
     """What the compiler child reads from its stdin, as JSON."""
 
     source: str
     programs: tuple[str, ...]
     structs: tuple[str, ...]
-    cflags: tuple[str, ...]
     kernel_source: str
     """The folder that stands in for the kernel's headers."""
 
@@ -149,52 +168,97 @@ def joined_source(unit: model.Unit) -> str:
         CompilerError: a source can't be read.
     """
     parts = [f'#line 1 "<generated header of unit {unit.name}>"\n{unit.header}\n']
-    for path in unit.sources:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise CompilerError(f"{path} can't be read ({error.strerror})", "install otel-goprobe again") from error
-        parts.append(f"#line 1 {json.dumps(str(path))}\n{text}\n")
+    parts += [f"#line 1 {json.dumps(str(path))}\n{_read(path)}\n" for path in unit.sources]
     return "".join(parts)
 
 
-def compile_unit(unit: model.Unit, cache_dir: Path, cflags: tuple[str, ...] = ()) -> Bundle:
-    """The bundle of `unit`, compiled in a child process (seconds) unless `cache_dir` holds it.
+def _read(source: Path) -> str:
+    try:
+        return source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CompilerError(f"{source} can't be read ({error.strerror})", "install otel-goprobe again") from error
+
+
+def sources_digest(unit: model.Unit) -> str:
+    """SHA-256, hexadecimal, of all that `unit`'s bundle depends on, but for the compiler's version and any path.
+
+    Raises:
+        CompilerError: a source can't be read.
+    """
+    shim = _shim()
+    parts = (
+        platform.machine(),
+        unit.header,
+        [_read(path) for path in unit.sources],
+        [program.name for program in unit.programs],
+        unit.structs,
+        [_read(_PACKAGE / name) for name in ("compiler.py", "bundle.py")],
+        [(str(path.relative_to(shim)), _read(path)) for path in sorted(shim.rglob("*.h"))],
+    )
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
+    """The bundle of `unit`: the one in `BUNDLES` if these sources gave it, else from `cache_dir`, else compiled.
+
+    Compiling takes a child process and seconds.
 
     Args:
         unit: what to compile; the header first, then each source.
         cache_dir: made where it doesn't exist; a folder that can't be written costs the compile each time.
-        cflags: further flags for clang.
 
     Raises:
-        CompilerError: BCC is missing, isn't the distribution's, or rejected the source.
+        CompilerError: there is no bundle of these sources, and BCC is missing, isn't the distribution's, or rejected
+            them.
         NotPermittedError: the process may not use bpf(2), which BCC does while it compiles.
     """
-    shim = bpf_folder() / "include" / "shim"
-    request = CompileRequest(
-        source=joined_source(unit),
-        programs=tuple(program.name for program in unit.programs),
-        structs=unit.structs,
-        cflags=cflags,
-        kernel_source=str(shim.resolve()),
-    )
-    entry = cache_dir / f"{unit.name}-{_cache_key(request, shim)}.bundle"
+    digest = sources_digest(unit)
+    shipped = _read_shipped(unit)
+    if isinstance(shipped, Shipped) and shipped.sources == digest:
+        return Obtained(shipped.bundle, "shipped")
+    entry = cache_dir / f"{unit.name}-{_cache_key(digest)}.bundle"
     cached = _read_cached(entry)
     if cached is not None:
-        return cached
+        return Obtained(cached, "cached")
     syscalls.require_bpf()
-    bundle = _compile_in_child(request)
+    why = shipped if isinstance(shipped, str) else f"{shipped_path(unit)} was made from other sources"
+    _log.debug("compiling unit %s: %s", unit.name, why)
+    try:
+        bundle = compile_unit(unit)
+    except CompilerError as error:
+        message = f"unit {unit.name} has to be compiled, because {why}, but {error.message}"
+        raise CompilerError(message, error.remedy) from error
     _write_cached(entry, bundle)
-    return bundle
+    return Obtained(bundle, "compiled")
 
 
-def _cache_key(request: CompileRequest, shim: Path) -> str:
+def shipped_path(unit: model.Unit) -> Path:
+    """The file that `ship` makes of `unit` on a machine like this one."""
+    return BUNDLES / f"{unit.name}-{platform.machine()}.bundle"
+
+
+def ship(unit: model.Unit) -> Path:
+    """Compile `unit` afresh into `BUNDLES`: the same sources and compiler give the same bytes.
+
+    Raises:
+        CompilerError, NotPermittedError: as `obtain`.
+        OSError: the file can't be written.
+    """
+    syscalls.require_bpf()
+    path = shipped_path(unit)
+    shipped = Shipped(sources_digest(unit), compile_unit(unit))
+    _write_whole(path, msgspec.msgpack.encode(shipped))
+    path.chmod(0o644)
+    return path
+
+
+def _shim() -> Path:
+    return bpf_folder() / "include" / "shim"
+
+
+def _cache_key(digest: str) -> str:
     """SHA-256, hexadecimal, of all that the bytecode depends on."""
-    digest = hashlib.sha256(msgspec.json.encode(request))
-    digest.update(f"{_bcc_version()}\0{platform.machine()}\0".encode())
-    for path in (_PACKAGE / "compiler.py", _PACKAGE / "bundle.py", *sorted(shim.rglob("*.h"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{digest}\0{_bcc_version()}".encode()).hexdigest()
 
 
 def _bcc_version() -> str:
@@ -206,6 +270,17 @@ def _bcc_version() -> str:
         return Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return spec.origin
+
+
+def _read_shipped(unit: model.Unit) -> Shipped | str:
+    """What `ship` left, or why that is of no use."""
+    path = shipped_path(unit)
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Shipped)
+    except FileNotFoundError:
+        return f"this installation has no {path.parent.name}/{path.name}"
+    except (OSError, msgspec.MsgspecError) as error:
+        return f"{path} can't be used ({error})"
 
 
 def _read_cached(entry: Path) -> Bundle | None:
@@ -220,15 +295,31 @@ def _read_cached(entry: Path) -> Bundle | None:
 
 def _write_cached(entry: Path, bundle: Bundle) -> None:
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=".bundle-", delete=False) as temporary:
-            temporary.write(msgspec.msgpack.encode(bundle))
-        Path(temporary.name).replace(entry)
+        _write_whole(entry, msgspec.msgpack.encode(bundle))
     except OSError as error:
         _log.warning("the compiled bundle can't be kept in %s (%s)", entry.parent, error.strerror)
 
 
-def _compile_in_child(request: CompileRequest) -> Bundle:
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that no reader ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".bundle-", delete=False) as temporary:
+        temporary.write(content)
+    Path(temporary.name).replace(path)
+
+
+def compile_unit(unit: model.Unit) -> Bundle:
+    """What BCC makes of `unit`, in a child process; seconds.
+
+    Raises:
+        CompilerError: BCC is missing, isn't the distribution's, or rejected the sources.
+    """
+    request = CompileRequest(
+        source=joined_source(unit),
+        programs=tuple(program.name for program in unit.programs),
+        structs=unit.structs,
+        kernel_source=str(_shim().resolve()),
+    )
     # -P: a folder named bcc where the user happens to stand is not the one that is meant.
     try:
         child = subprocess.run(

@@ -30,7 +30,12 @@ DAC_READ_SEARCH = Capability(
     "CAP_DAC_READ_SEARCH", 2, "reads other users' listening ports, OTEL_* variables and executables closed to others"
 )
 SYS_PTRACE = Capability("CAP_SYS_PTRACE", 19, "opens /proc/PID/exe of other users' processes")
-SYS_ADMIN = Capability("CAP_SYS_ADMIN", 21, "opens perf events on user code, where the kernel has no uprobe_multi")
+SYS_ADMIN = Capability(
+    "CAP_SYS_ADMIN",
+    21,
+    "opens perf events on user code, where the kernel has no uprobe_multi; joins requests with those of other agents of"
+    " this host",
+)
 PERFMON = Capability("CAP_PERFMON", 38, "loads programs that read another process, attaches them")
 BPF = Capability("CAP_BPF", 39, "creates BPF maps, loads BPF programs")
 

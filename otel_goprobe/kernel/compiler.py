@@ -31,7 +31,7 @@ from otel_goprobe.kernel.bundle import (
 if TYPE_CHECKING:
     from types import ModuleType
 
-_WARNINGS = ("-Wall", "-Wextra", "-Werror")
+_WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 """BCC's own headers are free of these warnings (0.26, clang 14)."""
 
 _LAYOUT = "layout_"
@@ -48,7 +48,8 @@ _REGISTERS = "#include <uapi/linux/ptrace.h>\n"
 
 _INSTALL = (
     "install the distribution's (Debian, Ubuntu: apt install python3-bpfcc)"
-    " and run otel-goprobe with the distribution's Python"
+    " and run otel-goprobe with the distribution's Python,"
+    " or install a wheel of otel-goprobe that holds its BPF programs compiled (make wheel)"
 )
 
 
@@ -88,7 +89,7 @@ def compile_request(request: CompileRequest) -> Bundle:
     layouts = "".join(f"BPF_ARRAY({_LAYOUT}{name}, struct {name}, 1);\n" for name in request.structs)
     text = f'{_REGISTERS}{request.source}\n#line 1 "<structs that Python reads>"\n{layouts}'
     try:
-        module = bcc.BPF(text=text, cflags=[*_WARNINGS, *request.cflags])
+        module = bcc.BPF(text=text, cflags=_WARNINGS)
     except Exception as error:  # BCC raises a bare Exception, having printed clang's diagnostics
         raise _FailedError("BCC rejected the C source") from error
     specs = _map_specs(bcc.lib, module.module)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otel_goprobe.errors import KernelError
-from otel_goprobe.kernel import capabilities, links, syscalls
+from otel_goprobe.kernel import capabilities, links, sockets, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,7 @@ def probe_features() -> tuple[Feature, ...]:
         *_uprobes(),
         _tried("raw tracepoints", _try_raw_tracepoint, required=False),
         _btf(),
+        _tried("joins within the host", sockets.socket_layout, required=False),
         _lockdown(),
         *_capabilities(),
     )

@@ -1,21 +1,26 @@
-"""A compiled unit -> maps and programs in the kernel. The agent calls `load` once, then `attach` for each target."""
+"""A compiled unit -> maps and programs in the kernel. The agent calls `load` once, then `attach` for each target.
+
+The verifier takes about a microsecond for each instruction that it walks, 50 ms for a large program: so programs are
+loaded in parallel (it locks nothing for those who may load programs), and by the agent only when a plan names them.
+"""
 
 from __future__ import annotations
 
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
-from otel_goprobe.errors import CompilerError
+from otel_goprobe.errors import CompilerError, KernelError
 from otel_goprobe.kernel import bundle, features, shared_maps, syscalls
 from otel_goprobe.kernel.maps import Map
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,18 +44,66 @@ class Program:
     unit: model.Unit
     maps: Mapping[str, Map]
     """By C name; those that were given to `load` are still the other program's."""
-    descriptors: Mapping[str, int]
-    """Program name -> descriptor."""
-    sleepable: bool
-    """Whether uprobe programs may fault pages of the target in."""
     attach_way: AttachWay
-    verified_instructions: Mapping[str, int]
-    """Program name -> how many instructions the verifier walked; 0 where the kernel doesn't tell."""
+    sleepable: bool
+    """Whether uprobe programs may fault pages of the target in; that they can't is known once one has been refused."""
     unshared: tuple[str, ...]
     """Maps that should be the host's and are this agent's own, for want of CAP_SYS_ADMIN."""
+    _bytecode: Mapping[str, bundle.Bytecode]
     _structs: Mapping[str, bundle.StructLayout]
     _own_maps: tuple[Map, ...]
+    descriptors: dict[str, int] = field(default_factory=dict)
+    """Of the programs that have been loaded, by name."""
     _closed: bool = field(default=False, repr=False)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Load those of these programs that aren't yet, all at once.
+
+        Raises:
+            NotPermittedError: for want of a capability.
+            KernelError: the kernel refused one; none of them is loaded.
+        """
+        wanted = {name for name in names if name not in self.descriptors}
+        entries = [entry for entry in self.unit.programs if entry.name in wanted]
+        try:
+            loaded = self._load_all(entries)
+        except syscalls.ProgramRejectedError as refusal:
+            if not self.sleepable:
+                raise
+            self.sleepable = False  # kernels before 6.0 refuse
+            try:
+                loaded = self._load_all(entries)
+            except syscalls.ProgramRejectedError as error:
+                raise error from refusal
+        self.descriptors.update(loaded)
+
+    def _load_all(self, entries: Sequence[model.UnitProgram]) -> dict[str, int]:
+        if not entries:
+            return {}
+        with ThreadPoolExecutor(min(len(entries), len(os.sched_getaffinity(0)))) as pool:
+            loads = {entry.name: pool.submit(self._load_one, entry) for entry in entries}
+        try:
+            return {name: load.result() for name, load in loads.items()}
+        except KernelError:
+            for load in loads.values():
+                if load.exception() is None:
+                    os.close(load.result())
+            raise
+
+    def _load_one(self, entry: model.UnitProgram) -> int:
+        is_uprobe = entry.kind == "uprobe"
+        return syscalls.prog_load(
+            _patched(self._bytecode[entry.name], self.maps, may_sleep=is_uprobe and self.sleepable),
+            syscalls.PROG_KPROBE if is_uprobe else syscalls.PROG_RAW_TRACEPOINT,
+            name=entry.name,
+            attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and self.attach_way == "uprobe_multi" else 0,
+            flags=syscalls.PROG_SLEEPABLE if is_uprobe and self.sleepable else 0,
+        )
+
+    @property
+    def verified_instructions(self) -> Mapping[str, int]:
+        """Name of a loaded program -> how many instructions the verifier walked; 0 where the kernel doesn't tell."""
+        return {name: syscalls.verified_instructions(fd) for name, fd in self.descriptors.items()}
 
     def dtype(self, struct_name: str) -> np.dtype[np.void]:
         """The numpy dtype of one of the unit's structs, as clang laid it out.
@@ -90,8 +143,9 @@ def load(
     shared: Collection[str] = (),
     maps: Mapping[str, Map] = MappingProxyType({}),
     way: AttachWay | None = None,
+    lazily: bool = False,
 ) -> Program:
-    """Compile `unit` or take it from the cache, make its maps and load its programs.
+    """Obtain `unit` compiled, make its maps and load its programs.
 
     Args:
         unit: what to load.
@@ -100,14 +154,15 @@ def load(
         shared: names of maps that all agents of this host use together, see `shared_maps`; their sizes can't be chosen.
         maps: maps of another program, used instead of new ones of the same name.
         way: how uprobes are to be attached; None for the best that this kernel has.
+        lazily: load no program before `Program.require` names it, as attaching does.
 
     Raises:
-        CompilerError: see `bundle.compile_unit`.
+        CompilerError: see `bundle.obtain`.
         NotPermittedError: for want of a capability.
         KernelError: the kernel refused a map or a program.
         ValueError: `sizes` names a map that isn't there.
     """
-    compiled = bundle.compile_unit(unit, cache_dir)
+    compiled = bundle.obtain(unit, cache_dir).bundle
     unknown = set(sizes) - {spec.name for spec in compiled.maps}
     if unknown:
         raise ValueError(f"unit {unit.name} has no map {', '.join(sorted(unknown))}")
@@ -125,58 +180,23 @@ def load(
                 own.append(Map.create(sized))
         used = {spec.name: maps[spec.name] for spec in compiled.maps if spec.name in maps}
         used |= {owned.spec.name: owned for owned in own}
-        chosen: AttachWay = way or ("uprobe_multi" if features.has_uprobe_multi() else "perf_event")
-        descriptors, sleepable = _load_programs(unit, compiled, used, chosen)
+        program = Program(
+            unit=unit,
+            maps=used,
+            attach_way=way or ("uprobe_multi" if features.has_uprobe_multi() else "perf_event"),
+            sleepable=True,
+            unshared=tuple(unshared),
+            _bytecode={code.name: code for code in compiled.programs},
+            _structs={layout.name: layout for layout in compiled.structs},
+            _own_maps=tuple(own),
+        )
+        if not lazily:
+            program.require(entry.name for entry in unit.programs)
     except BaseException:
         for owned in own:
             owned.close()
         raise
-    return Program(
-        unit=unit,
-        maps=used,
-        descriptors=descriptors,
-        sleepable=sleepable,
-        attach_way=chosen,
-        verified_instructions={name: syscalls.verified_instructions(fd) for name, fd in descriptors.items()},
-        _structs={layout.name: layout for layout in compiled.structs},
-        unshared=tuple(unshared),
-        _own_maps=tuple(own),
-    )
-
-
-def _load_programs(
-    unit: model.Unit, compiled: bundle.Bundle, maps: Mapping[str, Map], way: AttachWay
-) -> tuple[dict[str, int], bool]:
-    """Descriptors by name, and whether the uprobe programs are sleepable: tried first, kernels before 6.0 refuse."""
-    try:
-        return _load_all(unit, compiled, maps, way, sleepable=True), True
-    except syscalls.ProgramRejectedError as refusal:
-        try:
-            return _load_all(unit, compiled, maps, way, sleepable=False), False
-        except syscalls.ProgramRejectedError as error:
-            raise error from refusal
-
-
-def _load_all(
-    unit: model.Unit, compiled: bundle.Bundle, maps: Mapping[str, Map], way: AttachWay, *, sleepable: bool
-) -> dict[str, int]:
-    bytecode = {program.name: program for program in compiled.programs}
-    descriptors: dict[str, int] = {}
-    try:
-        for program in unit.programs:
-            is_uprobe = program.kind == "uprobe"
-            descriptors[program.name] = syscalls.prog_load(
-                _patched(bytecode[program.name], maps, may_sleep=is_uprobe and sleepable),
-                syscalls.PROG_KPROBE if is_uprobe else syscalls.PROG_RAW_TRACEPOINT,
-                name=program.name,
-                attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and way == "uprobe_multi" else 0,
-                flags=syscalls.PROG_SLEEPABLE if is_uprobe and sleepable else 0,
-            )
-    except BaseException:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
-        raise
-    return descriptors
+    return program
 
 
 def _patched(program: bundle.Bytecode, maps: Mapping[str, Map], *, may_sleep: bool) -> bytes:

@@ -14,6 +14,8 @@ import platform
 import struct
 from typing import Any
 
+import numpy as np
+
 from otel_goprobe.errors import KernelError, UnsupportedByKernelError
 from otel_goprobe.kernel.capabilities import BPF, PERFMON, refusal
 
@@ -171,11 +173,19 @@ def map_lookup_batch(
     """
     first = ctypes.create_string_buffer(before, len(before)) if before is not None else None
     last = ctypes.create_string_buffer(max(key_bytes, 4))
-    keys = ctypes.create_string_buffer(count * key_bytes)
-    values = ctypes.create_string_buffer(count * value_bytes)
+    # Not zeroed: of room for thousands of elements only what there is gets touched.
+    keys, values = (np.empty(count * size, np.uint8) for size in (key_bytes, value_bytes))
     attributes = ctypes.create_string_buffer(
         struct.pack(
-            "<QQQQIIQQ", address(first), address(last), address(keys), address(values), count, descriptor, 0, 0
+            "<QQQQIIQQ",
+            address(first),
+            address(last),
+            keys.ctypes.data,
+            values.ctypes.data,
+            count,
+            descriptor,
+            0,
+            0,
         ),
         _ATTR_BYTES,
     )
@@ -184,7 +194,7 @@ def map_lookup_batch(
     if result < 0 and number != errno.ENOENT:  # ENOENT: the end was reached; what is there has been copied
         raise refusal(OSError(number, os.strerror(number)), "reading a BPF map", BPF)
     (done,) = struct.unpack_from("<I", attributes.raw, 32)
-    return keys.raw[: done * key_bytes], values.raw[: done * value_bytes]
+    return keys[: done * key_bytes].tobytes(), values[: done * value_bytes].tobytes()
 
 
 def map_next_id(before: int) -> int | None:

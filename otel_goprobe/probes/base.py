@@ -6,7 +6,7 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`, `Variable`: what the C code must know of the executable; each is a member of
+- `Field`, `Itab`, `StructPresent`, `Variable`, `Block`: what the C code must know of the executable; each a member of
   ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
@@ -22,18 +22,22 @@ from otel_goprobe.errors import BinaryError
 from otel_goprobe.gobinary import ALL_ARGUMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import Function, GoBinary
-    from otel_goprobe.model import AttributeValue, Site, SpanColumns
+    from otel_goprobe.model import AttributeValue, Site, SpanColumns, SpanKind
     from otel_goprobe.spans import Clock
 
 
 TEXT_OTHER = 2**64 - 1
 """RED_TEXT_OTHER of bpf/include/red.h."""
+
+BLOCK_BYTES = 208
+"""GO_BLOCK_BYTES of bpf/include/go.h."""
+_WORD_BYTES = 8
 
 
 class UnplaceableError(BinaryError):
@@ -243,7 +247,31 @@ class Variable:
         return f"address of {self.name}"
 
 
-Fact = Field | Itab | StructPresent | Variable
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Offset of `BLOCK_BYTES` bytes of a struct that hold all of `fields`, for C a ``u16``; none if they don't fit."""
+
+    member: str
+    struct: str
+    fields: tuple[str, ...]
+    """Each of two words at most."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"{self.struct}.{{{', '.join(self.fields)}}} in {BLOCK_BYTES} bytes"
+
+    def start(self, offsets: Sequence[int]) -> int | None:
+        """Return where the block begins, given the fields' offsets; None where one block doesn't hold them all.
+
+        As far to the front as can be: what is behind the struct may be another page.
+        """
+        end = max(offsets) + 2 * _WORD_BYTES
+        start = max(end - BLOCK_BYTES, 0)
+        return start if min(offsets) >= start and not any(offset % _WORD_BYTES for offset in offsets) else None
+
+
+Fact = Field | Itab | StructPresent | Variable | Block
 
 
 class Conversion(Protocol):
@@ -257,22 +285,32 @@ class Conversion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Active:
+    """How many of a library's spans are running, by its map ``<stem>_inflight`` of ``struct <stem>_in_flight``."""
+
+    name: str
+    unit: str
+    """UCUM: ``{request}``."""
+    description: str
+    attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]]
+    """What each ``struct <stem>_in_flight`` says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
-    """The histogram of a library's spans, made in the kernel (bpf/include/red.h), and how many are running."""
+    """The histogram of a library's spans, in seconds, made in the kernel (bpf/include/red.h)."""
 
     name: str
     description: str
     bounds_s: tuple[float, ...]
-    """Inclusive upper bounds of all buckets but the last, in seconds, ascending."""
+    """Inclusive upper bounds of all buckets but the last, in seconds, ascending; as C's ``RED_BUCKET_<stem>(ns)``."""
     attributes: Callable[[npt.NDArray[np.void], Mapping[int, bytes], Conversion], list[dict[str, AttributeValue]]]
-    """What each ``struct red_key`` says, given the texts by their ids."""
-    active_name: str = ""
-    """Empty where those that are running aren't told."""
-    active_unit: str = ""
-    """UCUM: ``{request}``."""
-    active_description: str = ""
-    active_attributes: Callable[[npt.NDArray[np.void]], list[dict[str, AttributeValue]]] = lambda _: []
-    """What each ``struct <stem>_in_flight`` says."""
+    """What each ``struct red_key`` says, given the texts by their ids; the id `TEXT_OTHER` has no text."""
+    span_kind: SpanKind
+    """Of the library's spans, which serve as exemplars."""
+    span_attributes: tuple[str, ...]
+    """Those of a span that `attributes` can have; with the same values, or the span is no series' exemplar."""
+    active: Active | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +325,8 @@ class Library:
     records: tuple[str, ...]
     """C structs that its programs submit."""
     columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns]
-    duration: Duration
+    duration: Duration | None = None
+    """None where there is no such metric."""
     options: tuple[str, ...] = ()
     """Flags of the run that its C code asks for as ``OPTION_<name>``."""
     counters: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import urllib.parse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from opentelemetry.semconv.attributes import (
@@ -55,6 +55,8 @@ CANCELED = 1
 """HTTP_CLIENT_CANCELED of the C source."""
 IN_OP_ERROR = 1 << 63
 """HTTP_CLIENT_IN_OP_ERROR of the C source."""
+URL_USER, URL_RAW_PATH = 1, 2
+"""HTTP_CLIENT_URL_USER and HTTP_CLIENT_URL_RAW_PATH of the C source."""
 
 TIMEOUTS = frozenset(
     (
@@ -82,22 +84,41 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-@functools.lru_cache(4096)
-def url_of(scheme: bytes, host: bytes, path: bytes, query: bytes, *, user: bool, raw_path: bool) -> str:
-    """Return ``url.full``: credentials and the values of known secrets replaced by ``REDACTED``.
+class Url(NamedTuple):
+    """A url.URL of Go as a record holds it."""
 
-    Args:
-        scheme: ``http`` or ``https``.
-        host: with port, as the URL has it.
-        path: decoded; with `raw_path` as it is sent.
-        query: as it is sent.
-        user: whether the URL has credentials.
-        raw_path: see `path`.
-    """
-    credentials = "REDACTED:REDACTED@" if user else ""
-    sent = _text(path) if raw_path else urllib.parse.quote(path, safe=_PATH_SAFE)
-    redacted = query_of(b"?" + query)
-    return f"{_text(scheme)}://{credentials}{_text(host)}{sent}{'' if redacted is None else f'?{redacted}'}"
+    scheme: bytes
+    host: bytes
+    """With port, as it was written."""
+    path: bytes
+    query: bytes
+    """As it is sent."""
+    path_is_raw: bool = False
+    """`path` is escaped as it is sent; else decoded."""
+    has_user: bool = False
+    """There are credentials."""
+
+    @property
+    def full(self) -> str:
+        """``url.full``: credentials and the values of known secrets replaced by ``REDACTED``."""
+        credentials = "REDACTED:REDACTED@" if self.has_user else ""
+        path = _text(self.path) if self.path_is_raw else urllib.parse.quote(self.path, safe=_PATH_SAFE)
+        query = query_of(b"?" + self.query)
+        tail = "" if query is None else f"?{query}"
+        return f"{_text(self.scheme)}://{credentials}{_text(self.host)}{path}{tail}"
+
+    @property
+    def port(self) -> int:
+        """The port, the scheme's own where none is written; 0 for an unknown scheme."""
+        return int(split_address(self.host)[1] or _PORTS.get(_text(self.scheme), 0))
+
+
+def split_url(text: bytes) -> Url:
+    """Split ``SCHEME://HOST[PATH][?QUERY]``, none of it escaped but the query."""
+    scheme, _, rest = text.partition(b"://")
+    before, _, query = rest.partition(b"?")
+    host, slash, path = before.partition(b"/")
+    return Url(scheme, host, slash + path, query)
 
 
 def error_type(error: int, slot: int, conversion: Conversion) -> str:
@@ -134,22 +155,22 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
 
     method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
     methods = [method or b"GET" for method in methods]  # net/http/request.go: "For client requests, an empty string"
-    scheme_codes, schemes = dictionary(records["scheme"], fixed["scheme_bytes"])
-    host_codes, hosts = dictionary(records["host"], fixed["host_bytes"])
+    url_codes, urls = _urls(records)
     peer_codes, peers = dictionary(np.ascontiguousarray(fixed["peer"]), np.full(count, 16))
     status = fixed["status"].astype(np.int64)
     error = (status >= 400) | (fixed["error"] != 0)
     port = fixed["peer_port"].astype(np.int64)
     resends = fixed["resends"].astype(np.int64)
+    ports = np.array([url.port for url in urls], np.int64)[url_codes]
 
     attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: derive(method_codes, methods, _known),
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
             method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
         ),
-        url_attributes.URL_FULL: _urls(records, (scheme_codes, schemes), (host_codes, hosts)),
-        server_attributes.SERVER_ADDRESS: derive(host_codes, hosts, lambda h: split_address(h)[0]),
-        server_attributes.SERVER_PORT: _ports((scheme_codes, schemes), (host_codes, hosts)),
+        url_attributes.URL_FULL: derive(url_codes, urls, lambda url: url.full),
+        server_attributes.SERVER_ADDRESS: derive(url_codes, urls, lambda url: split_address(url.host)[0]),
+        server_attributes.SERVER_PORT: Integers(ports, ports != 0),
         http_attributes.HTTP_RESPONSE_STATUS_CODE: Integers(status, status != 0),
         error_attributes.ERROR_TYPE: _error_types(fixed, error, conversion),
         http_attributes.HTTP_REQUEST_RESEND_COUNT: Integers(resends, resends != 0),
@@ -186,63 +207,43 @@ def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[n
     return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
 
 
-_Coded = tuple["npt.NDArray[np.int32]", list[bytes]]
-
-
-def _urls(records: npt.NDArray[np.void], schemes: _Coded, hosts: _Coded) -> Strings:
-    """Return url.full; a path that was cut is followed by no query."""
+def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Url]]:
+    """Return codes and the distinct URLs of records of either size; a path that was cut is followed by no query."""
     fixed = records["fixed"]
-    path_codes, paths = dictionary(records["path"], fixed["path_bytes"])
-    query_codes, queries = dictionary(records["query"], fixed["query_bytes"])
-    whole = fixed["path_bytes"] < records.dtype["path"].itemsize
-    table: dict[str, int] = {}
-    codes = [
+    if "url" in (records.dtype.names or ()):
+        codes, texts = dictionary(records["url"], fixed["url_bytes"])
+        return codes, [split_url(text) for text in texts]
+    parts = [dictionary(records[name], fixed[f"{name}_bytes"]) for name in ("scheme", "host", "path", "query")]
+    whole = (fixed["path_bytes"] < records.dtype["path"].itemsize).tolist()
+    rows = zip(*(part.tolist() for part, _ in parts), whole, fixed["url_traits"].tolist(), strict=True)
+    (_, schemes), (_, hosts), (_, paths), (_, queries) = parts
+    table: dict[Url, int] = {}
+    found = [
         table.setdefault(
-            url_of(
-                schemes[1][scheme],
-                hosts[1][host],
+            Url(
+                schemes[scheme],
+                hosts[host],
                 paths[path],
                 queries[query] if is_whole else b"",
-                user=user != 0,
-                raw_path=raw_path != 0,
+                path_is_raw=bool(traits & URL_RAW_PATH),
+                has_user=bool(traits & URL_USER),
             ),
             len(table),
         )
-        for scheme, host, path, query, is_whole, user, raw_path in zip(
-            schemes[0].tolist(),
-            hosts[0].tolist(),
-            path_codes.tolist(),
-            query_codes.tolist(),
-            whole.tolist(),
-            fixed["user"].tolist(),
-            fixed["raw_path"].tolist(),
-            strict=True,
-        )
+        for scheme, host, path, query, is_whole, traits in rows
     ]
-    return Strings(np.array(codes, np.int32), tuple(table))
-
-
-def _ports(schemes: _Coded, hosts: _Coded) -> Integers:
-    """Return the URL's port, or its scheme's own; that is required of a client's span."""
-    written = np.array([int(split_address(host)[1] or 0) for host in hosts[1]], np.int64)
-    usual = np.array([_PORTS.get(_text(scheme), 0) for scheme in schemes[1]], np.int64)
-    ports = written[hosts[0]]
-    ports = np.where(ports != 0, ports, usual[schemes[0]])
-    return Integers(ports, ports != 0)
+    return np.array(found, np.int32), list(table)
 
 
 def _versions(fixed: npt.NDArray[np.void]) -> Strings:
     """Return ``1.1``, ``1.0`` or ``2`` as the response has it; none without a response."""
-    pairs = fixed["protocol_major"].astype(np.int64) << 8 | fixed["protocol_minor"]
-    distinct, inverse = np.unique(pairs, return_inverse=True)
-    table = tuple(filter(None, map(_version, distinct.tolist())))
-    codes = np.array([table.index(name) if (name := _version(pair)) else -1 for pair in distinct.tolist()], np.int32)
-    return Strings(codes[inverse] if len(codes) else np.empty(0, np.int32), table)
+    distinct, codes = np.unique(fixed["protocol"], return_inverse=True)
+    return derive(codes.astype(np.int32), distinct.tolist(), _version)
 
 
-def _version(pair: int) -> str:
-    major, minor = pair >> 8, pair & 255
-    return "" if not major else f"{major}.{minor}" if major == 1 else str(major)
+def _version(protocol: int) -> str | None:
+    major, minor = protocol >> 4, protocol & 15
+    return None if not major else f"{major}.{minor}" if major == 1 else str(major)
 
 
 def _error_types(fixed: npt.NDArray[np.void], error: npt.NDArray[np.bool_], conversion: Conversion) -> Strings:
@@ -263,7 +264,7 @@ def _series_attributes(
     """Return the attributes of http.client.request.duration (HTTP metrics conventions), one mapping a ``red_key``."""
     found = []
     for key in keys:
-        status, error, version = int(key["status"]), int(key["error"]), _version_of_trait(int(key["traits"][1]))
+        status, error, version = int(key["status"]), int(key["error"]), _version(int(key["traits"][1]))
         method = int(key["word"]).to_bytes(8, "little").rstrip(b"\0")
         scheme = "https" if key["traits"][0] else "http"
         attributes: dict[str, AttributeValue] = {
@@ -287,10 +288,6 @@ def _series_attributes(
             attributes[error_attributes.ERROR_TYPE] = str(status)
         found.append(attributes)
     return found
-
-
-def _version_of_trait(trait: int) -> str:
-    return _version((trait >> 4) << 8 | trait & 15)
 
 
 def _sends(binary: GoBinary) -> bool:
@@ -342,6 +339,8 @@ LIBRARY = Library(
     ),
     facts=(
         Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
+        Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
+        Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("op_error_itab", "*net.OpError", "error", required=False),
         Itab("nothing_written_itab", "net/http.nothingWrittenError", "error", required=False),
@@ -376,6 +375,15 @@ LIBRARY = Library(
         description="Duration of HTTP client requests.",
         bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
         attributes=_series_attributes,
+        span_kind=SpanKind.CLIENT,
+        span_attributes=(
+            http_attributes.HTTP_REQUEST_METHOD,
+            server_attributes.SERVER_ADDRESS,
+            server_attributes.SERVER_PORT,
+            http_attributes.HTTP_RESPONSE_STATUS_CODE,
+            error_attributes.ERROR_TYPE,
+            network_attributes.NETWORK_PROTOCOL_VERSION,
+        ),
     ),
     options=("lineage",),
     counters=("contexts_full",),

@@ -27,9 +27,11 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURAT
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    Active,
     AfterCalls,
     AtReturns,
     AtStart,
+    Block,
     Conversion,
     Duration,
     Field,
@@ -142,8 +144,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     header = fixed["header"]
     count = len(records)
 
-    method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
-    uri_codes, uris = dictionary(records["uri"], fixed["uri_bytes"])
+    (method_codes, methods), (uri_codes, uris) = request_lines(records)
     host_codes, hosts = dictionary(records["host"], fixed["host_bytes"])
     peer_codes, peers = dictionary(records["peer"], fixed["peer_bytes"])
     route_codes, routes = dictionary(records["route"], fixed["route_bytes"])
@@ -163,7 +164,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: known,
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
-            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
+            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m) or None
         ),
         url_attributes.URL_PATH: derive(uri_codes, uris, path_of),
         url_attributes.URL_SCHEME: scheme,
@@ -204,6 +205,27 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         error=error,
         attributes=attributes,
     )
+
+
+def request_lines(records: npt.NDArray[np.void]) -> list[tuple[npt.NDArray[np.int32], list[bytes]]]:
+    """Return methods and request targets, each as `dictionary` does: codes of shape (n,), distinct texts.
+
+    Args:
+        records: shape (n,); ``line`` holds a method of ``fixed.method_bytes`` bytes, a space, the target. Without a
+            method it is the target alone.
+    """
+    codes, lines = dictionary(records["line"], records["fixed"]["line_bytes"])
+    method_bytes = np.zeros(len(lines), np.int64)
+    method_bytes[codes] = records["fixed"]["method_bytes"]
+    found = []
+    for parts in (
+        [line[:size] for line, size in zip(lines, method_bytes.tolist(), strict=True)],
+        [line[size + 1 :] if size else line for line, size in zip(lines, method_bytes.tolist(), strict=True)],
+    ):
+        table: dict[bytes, int] = {}
+        translation = np.array([table.setdefault(part, len(table)) for part in parts], np.int32)
+        found.append((translation[codes], list(table)))
+    return found
 
 
 def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
@@ -332,12 +354,18 @@ LIBRARY = Library(
     ),
     facts=(
         Itab("http_server_response_itab", "*net/http.response", "net/http.ResponseWriter"),
+        Field("g_parent_goid", "runtime.g", "parentGoid", lost="http.route behind an http.TimeoutHandler"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_uri", "net/http.Request", "RequestURI", required=True),
         Field("request_host", "net/http.Request", "Host", lost="server.address"),
         Field("request_header", "net/http.Request", "Header"),
         Field("request_proto_major", "net/http.Request", "ProtoMajor", lost="network.protocol.version"),
         Field("request_proto_minor", "net/http.Request", "ProtoMinor"),
+        Block(
+            "request_block",
+            "net/http.Request",
+            ("Method", "RequestURI", "Host", "Header", "ProtoMajor", "ProtoMinor"),
+        ),
         Field("request_pattern", "net/http.Request", "Pattern"),
         Field("request_pat", "net/http.Request", "pat"),
         Field("pattern_str", "net/http.pattern", "str"),
@@ -356,10 +384,21 @@ LIBRARY = Library(
         description="Duration of HTTP server requests.",
         bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
         attributes=_series_attributes,
-        active_name="http.server.active_requests",
-        active_unit="{request}",
-        active_description="Number of active HTTP server requests.",
-        active_attributes=_active_attributes,
+        span_kind=SpanKind.SERVER,
+        span_attributes=(
+            http_attributes.HTTP_REQUEST_METHOD,
+            url_attributes.URL_SCHEME,
+            network_attributes.NETWORK_PROTOCOL_VERSION,
+            http_attributes.HTTP_RESPONSE_STATUS_CODE,
+            error_attributes.ERROR_TYPE,
+            http_attributes.HTTP_ROUTE,
+        ),
+        active=Active(
+            name="http.server.active_requests",
+            unit="{request}",
+            description="Number of active HTTP server requests.",
+            attributes=_active_attributes,
+        ),
     ),
     macros=(
         (
@@ -369,5 +408,5 @@ LIBRARY = Library(
     ),
     options=("tracecontext", "user_agent", "url_query"),
     counters=("http2_requests", "tracestate_dropped"),
-    headers=("http_server.h",),
+    headers=("http_server.h", "http_server_kept.h"),
 )

@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from otel_goprobe.model import Unit, UnitProgram
-from otel_goprobe.probes.base import Fact, Field, Itab, Library, StructPresent, Variable
+from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, StructPresent, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,15 +22,19 @@ MAX_SLOTS = 1024
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
-OBSERVATIONS = ("metric_overflow", "unjoinable_connections")
+OBSERVATIONS = ("metric_overflow", "metric_lost", "unjoinable_connections")
 """Counters of every library that count no spans."""
 MAX_SERIES = 4096
 """Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
+RED_CHUNK = 16
+"""Buckets of an exponential histogram that one element of ``red_durations`` holds: two powers of two."""
 SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
 SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
 SHARED_MAP = "goprobe_conn_v1"
 """Of bpf/include/connections.h: one on the host, whichever agent made it."""
+ID_SEEDS = ("id_seed_high", "id_seed_low")
+"""Random 64-bit members of ``struct target``, from which bpf/include/ids.h makes ids."""
 SHARED_FACTS: tuple[Fact, ...] = (
     Field("g_goid", "runtime.g", "goid", required=True),
     Field("g_parent_goid", "runtime.g", "parentGoid"),
@@ -69,7 +73,8 @@ def observations() -> tuple[str, ...]:
 @functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
-    return tuple(dict.fromkeys(("red", "local", *(name for library in libraries() for name in library.options))))
+    own = (name for library in libraries() for name in library.options)
+    return tuple(dict.fromkeys(("red", "red_exponential", "local", *own)))
 
 
 @functools.cache
@@ -78,14 +83,21 @@ def kinds() -> dict[int, Library]:
     return dict(enumerate(libraries(), start=1))
 
 
+@functools.cache
+def durations() -> dict[int, tuple[Library, Duration]]:
+    """Return, by kind, the libraries whose durations are added up."""
+    return {kind: (library, library.duration) for kind, library in kinds().items() if library.duration}
+
+
 def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
     all_facts = (*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts))
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, (Itab, Variable))), *SAMPLING_U64):
+    words = (fact.member for fact in facts if isinstance(fact, (Itab, Variable)))
+    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
-    for name in ("active", "tgid", "options", "generation", *SAMPLING_U32):
+    for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
         if not isinstance(fact, (Itab, Variable)):
@@ -102,9 +114,11 @@ def header() -> str:
         *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
         *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
+        f"#define KINDS {len(kinds()) + 1}",
         f"#define RED_MAX_SERIES {MAX_SERIES}",
-        f"#define RED_BUCKETS {max(len(library.duration.bounds_s) for library in libraries()) + 1}",
-        *(_bucket_macro(library) for library in libraries()),
+        f"#define RED_CHUNK {RED_CHUNK}",
+        f"#define RED_BUCKETS {max(RED_CHUNK, *(len(duration.bounds_s) + 1 for _, duration in durations().values()))}",
+        *(_bucket_macro(library.stem, duration.bounds_s) for library, duration in durations().values()),
         *(f"#define {name} ({value})" for library in libraries() for name, value in library.macros),
         "struct target {",
         *(f"\t{kind} {name};" for name, kind in members),
@@ -114,10 +128,10 @@ def header() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bucket_macro(library: Library) -> str:
+def _bucket_macro(stem: str, bounds_s: tuple[float, ...]) -> str:
     """Return the index of the bucket that a duration falls into: OTLP's bounds are inclusive upper ones."""
-    terms = " + ".join(f"((ns) > {round(bound * 1e9)}ULL)" for bound in library.duration.bounds_s)
-    return f"#define RED_BUCKET_{library.stem}(ns) ({terms})"
+    terms = " + ".join(f"((ns) > {round(bound * 1e9)}ULL)" for bound in bounds_s)
+    return f"#define RED_BUCKET_{stem}(ns) ({terms})"
 
 
 def unit(sources: Path) -> Unit:
@@ -132,10 +146,12 @@ def unit(sources: Path) -> Unit:
         header=header(),
         sources=(
             sources / "include/trace.h",
+            sources / "include/ids.h",
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
             sources / "include/connections.h",
+            sources / "include/exponential.h",
             sources / "include/red.h",
             sources / "include/live.h",
             sources / "process.bpf.c",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.model import Plan, ProbePlan, Site, Skipped
-from otel_goprobe.probes.base import Fact, Field, Hook, Itab, Library, Role, StructPresent, Variable, Way
+from otel_goprobe.probes.base import Block, Fact, Field, Hook, Itab, Library, Role, StructPresent, Variable, Way
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _place(binary: GoBinary, hook: Hook) -> HookOutcome:
 
 
 def _learn(binary: GoBinary, fact: Fact) -> FactOutcome:
-    nothing = MISSING if isinstance(fact, Field) else 0
+    nothing = MISSING if isinstance(fact, (Field, Block)) else 0
     try:
         found = _value(binary, fact)
     except BinaryError as error:
@@ -168,8 +168,16 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
     if isinstance(fact, Field):
         offset = binary.field(fact.struct, fact.field)
         return None if offset is None else (offset.offset, offset.source)
+    if isinstance(fact, Block):
+        return _block(binary, fact)
     if isinstance(fact, Itab):
         address, source = binary.itab(fact.concrete, fact.interface), "itabs"
     else:
         address, source = binary.variable(fact.name), "code" if binary.stripped else "symbols"
     return None if address is None else (address, source)
+
+
+def _block(binary: GoBinary, fact: Block) -> tuple[int, str] | None:
+    found = [offset for offset in (binary.field(fact.struct, field) for field in fact.fields) if offset]
+    start = fact.start([offset.offset for offset in found]) if len(found) == len(fact.fields) else None
+    return None if start is None else (start, found[0].source)

@@ -1,7 +1,18 @@
 """Batches of records -> columns of spans: clock, strings, names. Called by the libraries' declarations."""
 
+from otel_goprobe.spans.alike import Alike
 from otel_goprobe.spans.clock import Clock
-from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take
+from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take, take_occurrences
 from otel_goprobe.spans.trace_state import trace_state_of
 
-__all__ = ["Clock", "combine", "derive", "dictionary", "matching", "take", "trace_state_of"]
+__all__ = [
+    "Alike",
+    "Clock",
+    "combine",
+    "derive",
+    "dictionary",
+    "matching",
+    "take",
+    "take_occurrences",
+    "trace_state_of",
+]

@@ -9,15 +9,17 @@ from __future__ import annotations
 import fnmatch
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, Strings
+from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 _FEW = 64
 """Up to so many strings, numpy costs more than a loop over them."""
@@ -92,7 +94,7 @@ def _alike(
     return None
 
 
-def derive(codes: npt.NDArray[np.int32], table: Sequence[bytes], function: Callable[[bytes], str | None]) -> Strings:
+def derive(codes: npt.NDArray[np.int32], table: Sequence[T], function: Callable[[T], str | None]) -> Strings:
     """Return the column of ``function(value)``, computed once per distinct value; None becomes -1."""
     distinct: dict[str, int] = {}
     translation = np.full(len(table) + 1, -1, np.int32)
@@ -147,6 +149,19 @@ def take(columns: SpanColumns, rows: npt.NDArray[np.bool_] | npt.NDArray[np.inte
         name=Strings(columns.name.codes[rows], columns.name.table),
         error=columns.error[rows],
         attributes={key: _rows(column, rows) for key, column in columns.attributes.items()},
+    )
+
+
+def take_occurrences(occurrences: Occurrences, rows: npt.NDArray[np.bool_]) -> Occurrences:
+    """Return those that a mask selects."""
+    return replace(
+        occurrences,
+        slot=occurrences.slot[rows],
+        trace_id=occurrences.trace_id[rows],
+        span_id=occurrences.span_id[rows],
+        parent_span_id=occurrences.parent_span_id[rows],
+        start_unix_ns=occurrences.start_unix_ns[rows],
+        end_unix_ns=occurrences.end_unix_ns[rows],
     )
 
 

@@ -69,23 +69,33 @@ class Jaeger:
 
 @dataclass(frozen=True)
 class Collector:
-    """A Collector that passes traces on to a list in this process."""
+    """A Collector that passes traces and metrics on to a list in this process."""
 
     otlp_http: str
     """For OTEL_EXPORTER_OTLP_ENDPOINT with http/protobuf: ``http://127.0.0.1:PORT``."""
     otlp_grpc: str
     """For OTEL_EXPORTER_OTLP_ENDPOINT with grpc: ``http://127.0.0.1:PORT``."""
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """OTLP/JSON ``ExportTraceServiceRequest`` objects, as the Collector sent them."""
+    """OTLP/JSON requests of either service, as the Collector sent them."""
 
     def spans(self) -> list[dict[str, Any]]:
         """Return every span so far, in OTLP/JSON with its resource's attributes (``resource``) and its ``scope``."""
         return [
             span | {"resource": resource_spans["resource"]["attributes"], "scope": scope_spans["scope"]["name"]}
             for request in list(self.requests)
-            for resource_spans in request["resourceSpans"]
+            for resource_spans in request.get("resourceSpans", ())
             for scope_spans in resource_spans["scopeSpans"]
             for span in scope_spans["spans"]
+        ]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return every metric so far, in OTLP/JSON with its resource's attributes (``resource``) and its ``scope``."""
+        return [
+            metric | {"resource": resource_metrics["resource"]["attributes"], "scope": scope_metrics["scope"]["name"]}
+            for request in list(self.requests)
+            for resource_metrics in request.get("resourceMetrics", ())
+            for scope_metrics in resource_metrics["scopeMetrics"]
+            for metric in scope_metrics["metrics"]
         ]
 
     def wait_for_spans(self, count: int, within_s: float = 10.0) -> list[dict[str, Any]]:

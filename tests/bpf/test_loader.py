@@ -31,15 +31,12 @@ def one_file(folder: Path, code: str, *programs: str) -> model.Unit:
 def test_the_agents_own_unit_passes_the_verifier(way: kernel.AttachWay, sleepable: bool, cache_dir: Path) -> None:
     """Every program, for both ways to attach, sleepable and not; prints what the verifier walked."""
     unit = registry.unit(kernel.bpf_folder())
-    with kernel.load(unit, cache_dir=cache_dir, way=way) as program:
-        assert program.sleepable
+    with kernel.load(unit, cache_dir=cache_dir, way=way, lazily=True) as program:
+        program.sleepable = sleepable
+        program.require(entry.name for entry in unit.programs)
+        assert program.sleepable == sleepable
         assert program.attach_way == way
         walked = program.verified_instructions
-        if not sleepable:
-            compiled = kernel.bundle.compile_unit(unit, cache_dir)
-            descriptors = kernel.loader._load_all(unit, compiled, program.maps, way, sleepable=False)
-            walked = {name: syscalls.verified_instructions(fd) for name, fd in descriptors.items()}
-            kernel.Attachment(list(descriptors.values())).close()
     print(way, "sleepable" if sleepable else "not sleepable", walked)
     assert set(walked) == {entry.name for entry in unit.programs}
     assert all(walked.values())

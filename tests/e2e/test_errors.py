@@ -5,15 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 from goprograms import go_binary
-from harness.agent import PROJECT, run
+from harness.agent import run
 from harness.target import Target
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -141,23 +137,3 @@ def test_not_root() -> None:
         done = run("run", "--pid", str(target.pid), environment={**NO_EXPORT, "HOME": "/nonexistent"}, prefix=prefix)
     message = told(done, 1, "root")
     assert "CAP_BPF" in message
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("raise ModuleNotFoundError(\"No module named 'bcc'\", name='bcc')", ("bcc is missing", "python3-bpfcc")),
-        ("__version__ = '0.1'", ("not the BPF Compiler Collection", "pip uninstall bcc", "python3-bpfcc")),
-    ],
-    ids=["missing", "wrong"],
-)
-def test_bcc(source: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    """BCC isn't there, or PyPI's package of the same name is."""
-    (tmp_path / "bcc").mkdir()
-    (tmp_path / "bcc/__init__.py").write_text(source)
-    environment = {
-        **NO_EXPORT,
-        "PYTHONPATH": f"{tmp_path}:{PROJECT}",
-        "OTEL_GOPROBE_CACHE": str(tmp_path / "cache"),
-    }
-    told(run("run", "--no-wait", "--exe", "/nowhere", environment=environment), 1, *words)

@@ -6,8 +6,11 @@ span with the same path. tests/go/join checks that the request was answered by t
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,9 +61,9 @@ def verdict(spans: Sequence[Span]) -> Verdict:
 
 
 def traced(receiver: Receiver, *programs: Join) -> Agent:
-    """Start an agent on these processes."""
+    """Start an agent on these processes; with room for all spans, however slowly it is drained."""
     pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
-    return Agent(*pids, environment=receiver.environment)
+    return Agent(*pids, "--ring-size", "64MiB", environment=receiver.environment)
 
 
 WAYS: dict[str, tuple[list[str], list[str], str]] = {
@@ -215,7 +218,42 @@ def test_switched_off(receiver: Receiver) -> None:
     assert verdict(receiver.spans) == Verdict(0, 23, 0)
 
 
+def test_sampling_is_decided_once(receiver: Receiver) -> None:
+    """At the client's span, which begins the trace: half of the traces, each of them whole."""
+    with Join("-listen", "127.0.0.1:0") as server, Join("-call", server.url()) as client:
+        pids = ["--pid", str(server.pid), "--pid", str(client.pid)]
+        with Agent(*pids, "--sample", "0.5", environment=receiver.environment) as agent:
+            agent.attached(2)
+            client.send(REQUESTS, CONCURRENCY)
+            agent.stop()
+    spans = receiver.spans
+    sampled = sum(span.kind == CLIENT for span in spans)
+    assert verdict(spans) == Verdict(sampled, 0, 0)
+    assert REQUESTS / 3 < sampled < REQUESTS * 2 / 3
+
+
 # --- what must not be joined
+
+
+@pytest.mark.parametrize(("waits", "patience"), [(2.0, "1s"), (11.0, "20s")], ids=["the client gave up", "too old"])
+def test_a_request_that_is_served_late(waits: float, patience: str, receiver: Receiver) -> None:
+    """It lay before a server that stood still: what its client published is over, or not believed any more."""
+    with (
+        Join("-listen", "127.0.0.1:0") as server,
+        Join("-call", server.url(), "-timeout", patience) as client,
+        traced(receiver, server, client) as agent,
+    ):
+        agent.attached(2)
+        client.send(1, 1)
+        os.kill(server.pid, signal.SIGSTOP)
+        sending = threading.Thread(target=client.send, args=(1, 1), kwargs={"failing": int(waits < 5)})
+        sending.start()
+        time.sleep(waits)
+        os.kill(server.pid, signal.SIGCONT)
+        sending.join()
+        server.wait_for_connections(0 if waits < 5 else 1)
+        agent.stop()
+    assert verdict(receiver.spans) == Verdict(1, 1, 0)
 
 
 def ask_from(local: tuple[str, int], server: Join, count: int = 1) -> None:

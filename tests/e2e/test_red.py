@@ -36,7 +36,7 @@ class Point:
     scope: str
     metric: metrics_pb2.Metric
     attributes: dict[str, object]
-    point: metrics_pb2.HistogramDataPoint | metrics_pb2.NumberDataPoint
+    point: metrics_pb2.HistogramDataPoint | metrics_pb2.ExponentialHistogramDataPoint | metrics_pb2.NumberDataPoint
 
 
 def points(receiver: Receiver, name: str) -> list[Point]:
@@ -55,7 +55,7 @@ def points(receiver: Receiver, name: str) -> list[Point]:
         for of_scope in of_resource.scope_metrics
         for metric in of_scope.metrics
         if metric.name == name
-        for point in (metric.histogram if metric.HasField("histogram") else metric.sum).data_points
+        for point in getattr(metric, str(metric.WhichOneof("data"))).data_points
     ]
 
 

@@ -262,7 +262,7 @@ def test_doctor_finds_this_machine_fit(cache: str) -> None:
         port = unused.getsockname()[1]
     code, checks = diagnosis(OTEL_GOPROBE_CACHE=cache)
     needed = {"user", "kernel", "python", "BPF maps", "BPF programs", "CAP_BPF", "CAP_PERFMON", "compiler", "programs"}
-    assert list(checks)[-2:] == ["processes", "collector"]
+    assert list(checks)[-3:] == ["processes", "propagation", "collector"]
     assert all(checks[name]["state"] == "ok" for name in needed)
     assert (code, checks["collector"]["state"]) in {(0, "warn"), (0, "ok")}
     code, checks = diagnosis("--endpoint", f"http://127.0.0.1:{port}", OTEL_GOPROBE_CACHE=cache)

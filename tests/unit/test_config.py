@@ -192,7 +192,7 @@ def test_defaults() -> None:
     assert (plain.exporter, plain.otlp.protocol, plain.otlp.timeout_s) == ("otlp", "http/protobuf", 10.0)
     assert (plain.log_level, plain.wait, plain.disabled, plain.warnings) == ("info", True, False, ())
     assert plain.batch == config.BatchConfig()
-    assert plain.launch_uid is None
+    assert (plain.user, plain.launch_environment) == ("", {})
 
 
 def test_all_variables() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEYS = {
     *("format", "path", "pid", "exe", "go_version", "package", "module", "dependencies", "settings", "build_id"),
-    *("machine", "pie", "stripped", "dwarf", "libraries", "structs", "milliseconds"),
+    *("machine", "pie", "stripped", "dwarf", "libraries", "propagation", "structs", "milliseconds"),
 }
 
 

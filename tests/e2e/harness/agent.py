@@ -28,6 +28,21 @@ STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Installation:
+    """Which otel-goprobe: the interpreter, and the folder to start it in, which comes first on its path."""
+
+    python: str = sys.executable
+    folder: Path = PROJECT
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of its ``otel-goprobe`` with `arguments`."""
+        return [self.python, "-m", "otel_goprobe", *arguments]
+
+
+TREE = Installation()
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How the agent ended."""
 
@@ -53,25 +68,21 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **extra}
 
 
-def command(*arguments: str) -> list[str]:
-    """Return the command line of ``otel-goprobe`` with `arguments`."""
-    return [sys.executable, "-m", "otel_goprobe", *arguments]
-
-
 def run(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
     timeout_s: float = ATTACH_S,
+    installation: Installation = TREE,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``otel-goprobe`` to its end."""
     return subprocess.run(
-        [*prefix, *command(*arguments)],
+        [*prefix, *installation.command(*arguments)],
         capture_output=True,
         text=True,
         check=False,
         timeout=timeout_s,
-        cwd=PROJECT,
+        cwd=installation.folder,
         env=clean_environment(environment or {}),
     )
 
@@ -84,6 +95,7 @@ class Agent:
         environment: added to the environment; `Receiver.environment` points it at a receiver.
         prefix: command that starts it: ``setpriv …``.
         program: what stands after ``--``.
+        installation: which one is started.
     """
 
     def __init__(
@@ -92,16 +104,18 @@ class Agent:
         environment: Mapping[str, str],
         prefix: Sequence[str] = (),
         program: Sequence[str] = (),
+        installation: Installation = TREE,
     ) -> None:
+        self._command = installation.command()
         self._folder = tempfile.TemporaryDirectory(prefix="otel-goprobe-test-")
         self._summary = Path(self._folder.name) / "summary.json"
-        line = command("run", *arguments, "--summary-json", str(self._summary))
+        line = installation.command("run", *arguments, "--summary-json", str(self._summary))
         self.process = subprocess.Popen(
             [*prefix, *line, *(["--", *program] if program else [])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=PROJECT,
+            cwd=installation.folder,
             env=clean_environment(environment),
         )
         self.stdout = Output(self.process.stdout)
@@ -112,7 +126,7 @@ class Agent:
         """Process id of the agent itself, behind the prefix, as this process's PID namespace has it."""
         family = [psutil.Process(self.process.pid)]
         family += family[0].children(recursive=True)
-        return next(process.pid for process in family if process.cmdline()[:3] == command())
+        return next(process.pid for process in family if process.cmdline()[:3] == self._command)
 
     def attached(self, count: int = 1) -> Self:
         """Wait until it says so for the `count`th time."""

@@ -64,20 +64,20 @@ class Join:
         """Return `pattern` with its own address and port in it."""
         return pattern.replace("ADDRESS", self.address).replace("PORT", self.address.rpartition(":")[2])
 
-    def send(self, count: int, concurrency: int) -> None:
-        """Send requests and wait until all have been answered as they should.
+    def send(self, count: int, concurrency: int, *, failing: int = 0) -> None:
+        """Send requests and wait until all have been answered as they should, but for those that are to fail.
 
         Raises:
-            AssertionError: some weren't.
+            AssertionError: others failed, or more, or fewer.
         """
         assert self._process.stdin
         self._sent += 1
         self._process.stdin.write(f"{count} {concurrency}\n")
         self._process.stdin.flush()
-        assert self._stdout.wait_for("^done ", self._sent, SEND_S) == "done 0", self._stderr.text()
+        assert self._stdout.wait_for("^done ", self._sent, SEND_S) == f"done {failing}", self._stderr.text()
 
     def wait_for_connections(self, count: int) -> None:
-        """Wait until so many connections are open to it.
+        """Wait until so many connections are open to it, none or at least as many as are asked for.
 
         Raises:
             TimeoutError: they don't come.
@@ -85,7 +85,8 @@ class Join:
         ending = time.monotonic() + DEADLINE_S
         while time.monotonic() < ending:
             connections = psutil.Process(self.pid).net_connections("tcp")
-            if sum(each.status == psutil.CONN_ESTABLISHED for each in connections) >= count:
+            established = sum(each.status == psutil.CONN_ESTABLISHED for each in connections)
+            if established == count or established >= count > 0:
                 return
             time.sleep(0.01)
         raise TimeoutError(f"there are no {count} connections to {self.address}")

@@ -210,4 +210,3 @@ func monotonic() int64 {
 	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&ts)), 0)
 	return ts.Nano()
 }
-

@@ -17,10 +17,14 @@ func parents() http.Handler {
 	var lazy pool
 	mux := http.NewServeMux()
 	for path, handler := range map[string]func(context.Context, string){
-		"/ctx":                   call,
-		"/background":            func(_ context.Context, id string) { call(context.Background(), id) },
-		"/fan-out":               func(ctx context.Context, id string) { inGoroutines(3, func() { call(ctx, id) }) },
-		"/fan-out-background":    func(_ context.Context, id string) { inGoroutines(3, func() { call(context.Background(), id) }) },
+		"/ctx":                call,
+		"/background":         func(_ context.Context, id string) { call(context.Background(), id) },
+		"/fan-out":            func(ctx context.Context, id string) { inGoroutines(3, func() { call(ctx, id) }) },
+		"/fan-out-background": func(_ context.Context, id string) { inGoroutines(3, func() { call(context.Background(), id) }) },
+		"/fan-out-waited": func(_ context.Context, id string) {
+			time.Sleep(time.Millisecond) // it may go on on another P
+			inGoroutines(3, func() { call(context.Background(), id) })
+		},
 		"/many-background":       func(_ context.Context, id string) { inGoroutines(40, func() { call(context.Background(), id) }) },
 		"/two-levels":            func(ctx context.Context, id string) { twoLevels(ctx, id) },
 		"/two-levels-background": func(_ context.Context, id string) { twoLevels(context.Background(), id) },

@@ -43,6 +43,14 @@ var arrangements = map[string]func() http.Handler{
 		mux.HandleFunc("shop.example/basket/", pages["/ok"])
 		return mux
 	},
+	// more routes than anybody counts apart
+	"many": func() http.Handler {
+		mux := http.NewServeMux()
+		for number := 0; number < 10000; number++ {
+			mux.HandleFunc(fmt.Sprintf("/many/%d", number), pages["/ok"])
+		}
+		return mux
+	},
 	// no mux: no route
 	"none": func() http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
