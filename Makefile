@@ -2,15 +2,15 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-kernels \
-	test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire bench-inspect clean
+.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-propagation \
+	test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
 PYTHON := otel_goprobe tests benchmarks $(shell grep -l '^\#!/usr/bin/env python3' scripts/*)
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## make .venv/bin/otel-goprobe, installing what it needs (apt, pip)
 	@scripts/setup
@@ -34,7 +34,7 @@ setup-dev:
 	@scripts/setup dev
 
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild and not wheel' $(ARGS)
+	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
 	$(VENV)/ruff check $(PYTHON)
@@ -61,6 +61,11 @@ test-wild: setup-dev  ## three real programs that nobody here wrote, from Go's m
 	@mkdir -p .cache && rm -f .cache/wild.jsonl
 	OTEL_GOPROBE_ROWS=.cache/wild.jsonl $(PYTEST) tests -m wild $(ARGS)
 	@PYTHONPATH=tests $(VENV)/python tests/e2e/compatibility.py wild .cache/wild.jsonl docs/compatibility.md
+
+test-propagation: setup-dev  ## < 10 minutes: parents of 10,007 requests in each of many situations, against the truth
+	@mkdir -p .cache && rm -f .cache/propagation.jsonl
+	OTEL_GOPROBE_ROWS=.cache/propagation.jsonl $(PYTEST) tests -m propagation $(ARGS)
+	@PYTHONPATH=tests:tests/e2e $(VENV)/python -m propagation.page .cache/propagation.jsonl docs/propagation.md
 
 test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual machines without KVM
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
