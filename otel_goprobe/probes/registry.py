@@ -76,7 +76,8 @@ def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
     facts = [*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts)]
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    for name in (*addresses, *(fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly))), *SAMPLING_U64, *ID_SEEDS):
+    words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly)))
+    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
     for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
