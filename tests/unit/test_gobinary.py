@@ -311,6 +311,16 @@ def test_a_file_without_section_headers_reads_the_same(server: Path, tmp_path: P
         assert binary.itab("*net/http.response", "net/http.ResponseWriter")
 
 
+def test_what_is_read_only_ends_before_what_is_not(server: Path) -> None:
+    """A string constant lies before the end, variables behind it."""
+    elf = Elf(server)
+    constant = elf.address(elf.data.find(b"http: Server closed"))
+    variables = elf.sections[".noptrdata"].address
+    elf.close()
+    with gobinary.open_binary(server) as binary:
+        assert constant < binary.read_only_end <= variables
+
+
 def test_a_linker_that_leaves_the_relocated_words_empty(tmp_path: Path) -> None:
     """Pointers then come from .rela."""
     original = goprograms.go_binary("http_server", strip=True, pie=True)
