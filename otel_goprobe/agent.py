@@ -43,10 +43,14 @@ log = logging.getLogger(__name__)
 TRIM_EVERY_S = 5.0
 """To give memory back costs page faults later: more often, and it shows in the cost of a span."""
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
-"""Between two drains; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
+"""Between two looks at the rings; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
 WANTED_FILL = 0.25
 """Of the fuller ring at a drain: the rest is for a time without a core."""
-DRAIN_RECORDS = 2048
+FEW = 1 / 64
+"""Of a ring: so little can wait until the exporter would send it anyway, because a drain costs as much as 100 spans."""
+FEW_WAIT_S = 0.5
+"""At most; OTEL_BSP_SCHEDULE_DELAY's own default here."""
+DRAIN_RECORDS = 1024
 """At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
 EXEMPLARS_EVERY_S = 1.0
@@ -110,7 +114,8 @@ class Agent:
         self.launch = launch
         self.memory = Memory()
         self.interval_s = SHORTEST_INTERVAL_S
-        """Until the next drain."""
+        """Until the next look at the rings."""
+        self.drained_at = 0.0
         self.telemetry = Telemetry()
         self.signals = stack.enter_context(Signals(launch))
         self.program = stack.enter_context(
@@ -262,8 +267,11 @@ class Agent:
 
     def drain_by_fill(self) -> float:
         """Drain, unless there is nothing; return the seconds to the next time, fewer the fuller the rings were."""
+        now = time.monotonic()
         fill = max(ring.fill for ring in self.rings.values())
-        if fill:
+        waited_s = now - self.drained_at
+        if fill > FEW or (fill and waited_s >= min(self.config.batch.schedule_delay_s, FEW_WAIT_S)):
+            self.drained_at = now
             self.drain()
         # Slowly longer, at once shorter.
         wanted = self.interval_s * WANTED_FILL / max(fill, WANTED_FILL / 2)
