@@ -24,7 +24,8 @@ int http_client_request_start(struct pt_regs *ctx)
 	struct http_server_in_flight *parent;
 	struct goroutine_key key;
 	struct target *target;
-	u32 slot;
+	u64 words[5] = {}, at;
+	u32 slot, apart;
 	long failed;
 
 	target = target_of(ctx, &slot);
@@ -34,7 +35,18 @@ int http_client_request_start(struct pt_regs *ctx)
 	request.start_ns = bpf_ktime_get_ns();
 	request.bias = GO_PC(ctx) - target->http_client_start_address;
 	request.request = GO_ARG2(ctx);
-	parent = parent_of(ctx, target, slot, request.request + target->request_ctx, request.bias, &request.parent_g);
+	/* Response and, up to Go 1.22, ctx behind it; since 1.23 Pattern is between: src/net/http/request.go. */
+	at = request.request + target->request_response;
+	apart = (u16)(target->request_ctx - target->request_response);
+	if (apart == 24)
+		read_user_present(words, 5 * sizeof(u64), at);
+	else if (apart == 8)
+		read_user_present(&words[2], 3 * sizeof(u64), at);
+	else
+		read_user_present(&words[3], 2 * sizeof(u64), request.request + target->request_ctx);
+	request.redirect = apart == 24 ? words[0] : words[2];
+	parent = parent_of(ctx, target, slot, &words[3], request.bias, request.redirect != 0,
+			   &request.parent_g);
 	request.span_id = id_make(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid, parent ? 0 : &request.context);
 	if (parent) {
 		request.context = parent->context;
@@ -164,18 +176,14 @@ static __always_inline void http_client_count(struct target *target, u32 slot, s
  * up to ten times by default. Counted in the map's memory, of which the verifier knows no values that tell rounds apart. */
 static __always_inline void http_client_redirects(struct target *target, struct http_client_in_flight *request)
 {
-	u64 previous = request->request, response;
+	u64 response = request->redirect;
 
-	if (target->request_response == MISSING || target->response_request == MISSING)
-		return;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 16; i++) {
-		if (read_user_present(&response, sizeof(response), previous + target->request_response) || !response)
+		if (!response)
 			break;
 		request->resends++;
-		previous = go_read_word(response, target->response_request);
-		if (!previous)
-			break;
+		response = go_read_word(go_read_word(response, target->response_request), target->request_response);
 	}
 }
 
