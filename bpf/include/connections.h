@@ -134,8 +134,9 @@ static __always_inline u64 connection_net_fd(struct target *target, u64 interfac
 	return 0;
 }
 
-/* Finds out about a connection; leaves `key.port` 0 where it can't be joined. */
-static __always_inline void connection_resolve(struct target *target, u64 interface, u64 bias, u32 is_server,
+/* Finds out about a connection; leaves `key.port` 0, and returns 1, where it can't be joined. Returns 0 also where nothing
+ * is known of the kernel's sockets, which has been said once for all. */
+static __always_inline u32 connection_resolve(struct target *target, u64 interface, u64 bias, u32 is_server,
 					       struct connection *connection)
 {
 	struct tcp_tuple *tuple = &connection->tuple;
@@ -148,13 +149,13 @@ static __always_inline void connection_resolve(struct target *target, u64 interf
 	key->network = 0;
 	layout = socket_layout.lookup(&zero);
 	if (!layout || !layout->task_files)
-		return;
+		return 0;
 	net_fd = connection_net_fd(target, interface, bias, connection->words);
 	if (!net_fd)
-		return;
+		return 1;
 	sock = connection_sock(layout, connection_word(net_fd, target->net_fd_sysfd));
 	if (!sock)
-		return;
+		return 1;
 	connection_addresses(layout, sock, tuple);
 	if (is_server) {
 		__builtin_memcpy(key->address, tuple->remote_ip, 16);
@@ -170,6 +171,7 @@ static __always_inline void connection_resolve(struct target *target, u64 interf
 	go_port = connection_word(go_port, target->tcp_addr_port);
 	if (go_port == (is_server ? tuple->remote_port : tuple->local_port))
 		key->port = go_port;
+	return !key->port;
 }
 
 /* What is known of a connection, made where there is nothing yet; NULL where there is no room. */
@@ -195,10 +197,9 @@ static __always_inline void connection_of_server(struct target *target, u32 slot
 	key->port = 0;
 	if (!(target->options & OPTION_local) || target->http_conn_rwc == MISSING)
 		return;
-	connection_resolve(target, http_conn + target->http_conn_rwc, bias, 1, connection);
-	*key = connection->key;
-	if (!key->port)
+	if (connection_resolve(target, http_conn + target->http_conn_rwc, bias, 1, connection))
 		count(slot, COUNTER_unjoinable_connections);
+	*key = connection->key;
 }
 
 /* A server's request has begun on a connection: its parent's span id, 0 for none. A header (`parent_span_id`, `context`)
@@ -247,8 +248,7 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 	    !connection_word(persist_conn, nwrite_offset)) {
 		connection->generation = target->generation;
 		connection->object = object;
-		connection_resolve(target, persist_conn + conn_offset, bias, 0, connection);
-		if (!connection->key.port)
+		if (connection_resolve(target, persist_conn + conn_offset, bias, 0, connection))
 			count(slot, COUNTER_unjoinable_connections);
 	}
 	return connection->key.port ? connection : 0;

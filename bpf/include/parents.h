@@ -17,6 +17,9 @@ struct lineage {
 
 BPF_TABLE("lru_hash", struct goroutine_key, struct lineage, lineages, 16384);
 
+/* By id, goroutines that were given a parent for having been started by another: its span id while that call lasts, else 0. */
+BPF_TABLE("lru_hash", struct goroutine_key, u64, lineage_used, 16384);
+
 /* The span that a goroutine works for itself, by the address of its g. */
 static __always_inline struct http_server_in_flight *parent_on_goroutine(u64 g, u32 slot)
 {
@@ -54,27 +57,26 @@ static __always_inline struct http_server_in_flight *parent_by_lineage(u64 goid,
 	return span && span->span_id == lineage->span_id ? span : 0;
 }
 
-/* The span that a context.Context belongs to whose words lie at `context_addr`.
+/* The span that a context.Context belongs to, given its words.
  *
  * Every wrapper of package context, and a struct that embeds a Context first, begins with the wrapped one; what a server
  * makes for a request is a *context.cancelCtx around its connection's context (net/http/server.go, readRequest), so only
  * what such a one wraps is looked up. */
-static __always_inline struct http_server_in_flight *parent_by_context(struct target *target, u32 slot, u64 context_addr,
-								       u64 bias, u64 *g)
+static __always_inline struct http_server_in_flight *parent_by_context(struct target *target, u32 slot,
+								       u64 context[2], u64 bias, u64 *g)
 {
 	struct goroutine_key key = {.slot = slot, .kind = KIND_http_server};
-	u64 context[2], inner = 0, *owner;
+	u64 inner = 0, *owner;
 	struct http_server_in_flight *span;
 
 #pragma clang loop unroll(disable)
 	for (u32 hop = 0; hop < PARENT_HOPS; hop++) {
-		if (read_user_present(context, sizeof(context), context_addr) || !context[1])
-			break;
 		/* What wraps nothing. */
 		context[0] -= bias;
-		if (context[0] == target->background_context_itab || context[0] == target->todo_context_itab)
+		if (!context[1] || context[0] == target->background_context_itab ||
+		    context[0] == target->todo_context_itab)
 			break;
-		context_addr = key.goid = context[1];
+		key.goid = context[1];
 		if (inner) {
 			owner = live_contexts.lookup(&key);
 			if (owner) {
@@ -83,20 +85,38 @@ static __always_inline struct http_server_in_flight *parent_by_context(struct ta
 				return span && span->live.context == inner ? span : 0;
 			}
 		}
-		inner = context[0] == target->cancel_context_itab ? context_addr : 0;
+		inner = context[0] == target->cancel_context_itab ? key.goid : 0;
+		if (read_user_present(context, 2 * sizeof(u64), key.goid))
+			break;
 	}
 	return 0;
 }
 
-/* The parent of what the current goroutine does by order of a context.Context whose words lie at `context_addr`; NULL: none.
- * `*g`: where its in-flight value is. */
+/* Whether a goroutine gets this parent for having been started. Once: a worker that a request started takes other requests'
+ * jobs while that one lasts, and nothing tells it from a goroutine that does several things for the same request.
+ * `continues`: what it does now is part of what it did last, a redirect. */
+static __always_inline u32 parent_is_first(u64 goid, u32 slot, u64 span_id, u32 continues)
+{
+	struct goroutine_key key = {.goid = goid, .slot = slot, .kind = KIND_http_server};
+	u64 *used = lineage_used.lookup(&key);
+
+	if (!used)
+		return !lineage_used.insert(&key, &span_id);
+	if (continues && *used == span_id)
+		return 1;
+	*used = 0;
+	return 0;
+}
+
+/* The parent of what the current goroutine does by order of a context.Context, whose words are used up; NULL: none. `*g`:
+ * where its in-flight value is. */
 static __always_inline struct http_server_in_flight *parent_of(struct pt_regs *ctx, struct target *target, u32 slot,
-							       u64 context_addr, u64 bias, u64 *g)
+							       u64 context[2], u64 bias, u32 continues, u64 *g)
 {
 	struct http_server_in_flight *span;
 	u64 goid;
 
-	span = parent_by_context(target, slot, context_addr, bias, g);
+	span = parent_by_context(target, slot, context, bias, g);
 	if (span)
 		return span;
 	*g = GO_G(ctx);
@@ -104,8 +124,12 @@ static __always_inline struct http_server_in_flight *parent_of(struct pt_regs *c
 	if (span || target->g_parent_goid == MISSING)
 		return span;
 	goid = go_read_word(GO_G(ctx), target->g_goid);
-	if (target->options & OPTION_lineage)
-		return parent_by_lineage(goid, slot, g);
-	span = parent_on_goroutine_id(go_read_word(GO_G(ctx), target->g_parent_goid), slot, g);
-	return span && live_span_started(&span->live, goid) ? span : 0;
+	if (target->options & OPTION_lineage) {
+		span = parent_by_lineage(goid, slot, g);
+	} else {
+		span = parent_on_goroutine_id(go_read_word(GO_G(ctx), target->g_parent_goid), slot, g);
+		if (span && !live_span_started(&span->live, goid))
+			return 0;
+	}
+	return span && parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
 }

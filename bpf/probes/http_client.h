@@ -20,6 +20,7 @@ struct http_client_in_flight {
 	u64 parent_span_id; /* 0: a root */
 	u64 parent_g;	    /* where the parent's in-flight value is */
 	u64 request;
+	u64 redirect;  /* the response that redirected to it, if there is one */
 	u64 bias;      /* load bias of the executable */
 	u64 failed_ns; /* when the last attempt failed, which may not be the end */
 	u64 error;     /* of that attempt */

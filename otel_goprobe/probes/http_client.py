@@ -388,5 +388,5 @@ LIBRARY = Library(
     ),
     options=("lineage",),
     counters=("contexts_full",),
-    headers=("http_client.h",),
+    headers=("http_client.h", "http_client_read.h"),
 )

@@ -27,7 +27,7 @@ from otel_goprobe.probes.base import (
 from otel_goprobe.probes.registry import SHARED_FACTS, libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from otel_goprobe.gobinary import GoBinary
 
@@ -97,12 +97,18 @@ def consider(binary: GoBinary) -> tuple[LibraryOutcome, ...]:
         LibraryOutcome(
             library,
             tuple(_place(binary, hook) for hook in library.hooks if hook.wanted(binary)),
-            (*shared, *(_learn(binary, fact) for fact in library.facts)),
+            (*_not_in(shared, library), *(_learn(binary, fact) for fact in library.facts)),
             _untraceable(binary),
         )
         for library in libraries()
         if library.wanted(binary)
     )
+
+
+def _not_in(shared: Iterable[FactOutcome], library: Library) -> Iterator[FactOutcome]:
+    """Leave out what the library asks for itself, to say what is lost without it."""
+    own = {fact.member for fact in library.facts}
+    return (one for one in shared if one.fact.member not in own)
 
 
 def _untraceable(binary: GoBinary) -> str:
