@@ -2,8 +2,9 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-propagation \
-	test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-inspect clean
+.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild \
+	test-propagation test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire \
+	bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -93,6 +94,9 @@ bench-encode: setup-dev  ## 2 minutes: the agent's own work for a span
 bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
 	@scripts/apt-missing wrk
 	scripts/as-root $(VENV)/python -m benchmarks.metrics
+
+bench-wire: setup-dev  ## 2 minutes: what headers on the wire cost the client that sends them
+	scripts/as-root env PYTHONPATH=tests $(VENV)/python -m benchmarks.wire
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

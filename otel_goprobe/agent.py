@@ -30,6 +30,7 @@ from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedBy
 from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.meter import Meter
 from otel_goprobe.telemetry import Telemetry
+from otel_goprobe.wire import wire_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,16 +149,18 @@ class Agent:
             )
         )
         self.describe_sockets()
+        self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.converter = Converter(self.program, config, self.telemetry, self.type_name)
         self.meter = Meter(self.program, self.converter, config) if config.red else None
         if self.meter:
             self.converter.show(self.meter.see, 0 if config.service_graph else EXEMPLARS_EVERY_S)
-        self.targets = Targets(self.program, config, self.telemetry, self.meter.durations if self.meter else None)
+        durations = self.meter.durations if self.meter else None
+        wire = stack.enter_context(wire_for(config, self.program, sees_kernel_pids=self.sees_kernel_pids))
+        self.targets = Targets(self.program, config, self.telemetry, durations, wire)
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
-        self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         if self.sees_kernel_pids:
             for row, watched_only in ((EXEC, self.discovery.only_pids), (EXIT, True)):
                 self.program.maps["process_watched_only"].update(_u32(row), _u32(watched_only))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from otel_goprobe.durations import Durations
     from otel_goprobe.model import AttributeValue, Plan, Target
     from otel_goprobe.telemetry import Telemetry
+    from otel_goprobe.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Instrumented:
     file: int
     """Descriptor of its executable."""
     attachment: kernel.Attachment
+    propagation: Propagation
+    """How its traces get on; less than was asked for where the kernel doesn't allow that."""
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
     said: set[str] = field(default_factory=set)
@@ -73,12 +76,19 @@ class Targets:
         config: for options, and where analyses are kept.
         telemetry: gets what the kernel's counters say.
         durations: told which target has which slot; None where durations aren't added up.
+        wire: told of targets before they are probed; None where requests get no header as they are sent.
     """
 
     def __init__(
-        self, program: kernel.Program, config: Config, telemetry: Telemetry, durations: Durations | None = None
+        self,
+        program: kernel.Program,
+        config: Config,
+        telemetry: Telemetry,
+        durations: Durations | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self._durations = durations
+        self._wire = wire
         self._program = program
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
@@ -138,7 +148,7 @@ class Targets:
         except GoprobeError:
             os.close(file)
             raise
-        log.info(_attached_line(one, (time.monotonic() - began) * 1e3, self._propagation))
+        log.info(_attached_line(one, (time.monotonic() - began) * 1e3))
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
@@ -162,11 +172,14 @@ class Targets:
             if self._durations:
                 self._durations.begin(slot, target.resource)
             self._program.maps["targets"].update(_u32(slot), row.tobytes())
+            propagation = self._wire.attach(target, slot) if self._wire else self._propagation
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
         except GoprobeError:
+            if self._wire:
+                self._wire.detach(slot)
             self._free.append(slot)
             raise
-        one = Instrumented(target, slot, plan, file, attachment)
+        one = Instrumented(target, slot, plan, file, attachment, propagation)
         self._by_slot[slot] = one
         self._resources[slot] = target.resource
         return one
@@ -199,6 +212,8 @@ class Targets:
     def detach(self, one: Instrumented) -> None:
         """Remove the probes; starts go first, so that what is in flight may still end while the others go."""
         one.attachment.close()
+        if self._wire:
+            self._wire.detach(one.slot)
         self._program.maps["targets"].update(_u32(one.slot), bytes(self._target_dtype.itemsize))
 
     def release(self, one: Instrumented) -> None:
@@ -306,13 +321,13 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
     }
 
 
-def _attached_line(one: Instrumented, milliseconds: float, propagation: Propagation) -> str:
+def _attached_line(one: Instrumented, milliseconds: float) -> str:
     sites = sum(len(probe.sites) for probe in one.plan.probes)
     libraries = ", ".join(dict.fromkeys(probe.library for probe in one.plan.probes))
     line = (
         f"attached pid={one.target.pid} service={one.target.service} go={one.target.process.build.go_version} "
         f"libraries={libraries} probes={sites} ms={milliseconds:.0f} "
-        f"propagation={propagation} ({probes.unreached(propagation)})"
+        f"propagation={one.propagation} ({probes.unreached(one.propagation)})"
     )
     missing = [f"{skip.what} ({skip.reason})" for skip in one.plan.skipped]
     return f"{line}; not covered: {'; '.join(missing)}" if missing else line

@@ -108,13 +108,17 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
 
 
+ProgramKind = Literal["uprobe", "raw_tracepoint", "sock_ops", "sk_msg"]
+"""What a BPF program runs on; the last two: events of a cgroup's sockets, what the sockets of a sockhash send."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitProgram:
     """One BPF program of a unit."""
 
     name: str
     """Name of the C function."""
-    kind: Literal["uprobe", "raw_tracepoint"] = "uprobe"
+    kind: ProgramKind = "uprobe"
     event: str = ""
     """The raw tracepoint's name, such as ``sched_process_exec``."""
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def all_units() -> tuple[Unit, ...]:
     """Return each unit that a command can load."""
-    return (probes.unit(kernel.bpf_folder()),)
+    sources = kernel.bpf_folder()
+    return (probes.unit(sources), probes.wire_unit(sources))
 
 
 def main() -> int:

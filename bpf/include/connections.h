@@ -13,39 +13,11 @@
  * data: the agent reads the kernel's BTF (otel_goprobe/kernel/sockets.py) and fills `socket_layout`.
  */
 
-#define AF_INET 2
-#define AF_INET6 10
-#define IPPROTO_TCP 6
-
 /* A request that a client has handed to its connection is not taken later than this. */
 #define CONNECTION_MAX_AGE_NS 10000000000ULL
 
 /* Interfaces between a client's or server's net.Conn and its *net.TCPConn: *tls.Conn and most wrappers hold theirs first. */
 #define CONNECTION_MAX_WRAPPERS 4
-
-/* Offsets in bytes. Names: kernel 5.15 to 6.18, by BTF. */
-struct socket_layout {
-	u32 task_files; /* struct task_struct; 0: the layout isn't known */
-	u32 files_fdt;
-	u32 fdtable_fd;
-	u32 file_private_data;
-	u32 socket_sk;
-	u32 sock_protocol;
-	u32 sock_family;
-	u32 sock_addresses; /* skc_daddr, skc_rcv_saddr */
-	u32 sock_ports;	    /* skc_dport in network order, skc_num in host order */
-	u32 sock_remote_v6;
-	u32 sock_local_v6;
-	u32 sock_net;
-	u32 net_inode;
-	u32 tcp_snd_una;
-	u32 tcp_bytes_acked;
-	u32 tcp_rcv_nxt;
-	u32 tcp_bytes_received;
-	u32 reserved;
-};
-
-BPF_ARRAY(socket_layout, struct socket_layout, 1);
 
 /* The client's half. Addresses as on the wire, IPv4 as ::ffff:a.b.c.d. */
 struct connection_key {
@@ -53,15 +25,6 @@ struct connection_key {
 	u32 port;
 	u32 sequence;
 	u32 network; /* inode of the network namespace where the address is a loopback one, else 0 */
-};
-
-/* Both halves, seen from the process whose socket it is; ports in host order. */
-struct tcp_tuple {
-	u32 local_ip[4];
-	u32 remote_ip[4];
-	u16 local_port;
-	u16 remote_port;
-	u32 reserved;
 };
 
 /* What is found out about a connection once. `key.port` 0: it can't be joined. */
@@ -92,30 +55,6 @@ struct connection_request {
 BPF_TABLE("lru_hash", struct connection_key, struct connection_request, goprobe_conn_v1, 32768);
 
 #define compiler_barrier() asm volatile("" ::: "memory")
-
-static __always_inline u64 kernel_word(u64 object, u32 offset)
-{
-	u64 word = 0;
-
-	bpf_probe_read_kernel(&word, sizeof(word), (void *)(object + offset));
-	return word;
-}
-
-static __always_inline void connection_mapped_v4(u32 *address, u32 v4)
-{
-	address[0] = address[1] = 0;
-	address[2] = 0xffff0000;
-	address[3] = v4;
-}
-
-static __always_inline u32 connection_is_loopback(const u32 *address)
-{
-	if (address[0] | address[1])
-		return 0;
-	if (address[2] == 0xffff0000)
-		return (address[3] & 0xff) == 127;
-	return !address[2] && address[3] == 0x01000000;
-}
 
 /* The first sequence number of what the client sent. Both numbers move while data comes: read until they agree. */
 static __always_inline u32 connection_sequence(u64 sock, u32 next_offset, u32 counted_offset)

@@ -9,6 +9,7 @@ from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
+from otel_goprobe.kernel.sockhash import Sockets
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -19,6 +20,7 @@ __all__ = [
     "Map",
     "Program",
     "Ring",
+    "Sockets",
     "attach",
     "attach_tracepoints",
     "bpf_folder",

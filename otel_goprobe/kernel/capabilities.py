@@ -30,18 +30,19 @@ DAC_READ_SEARCH = Capability(
     "CAP_DAC_READ_SEARCH", 2, "reads other users' listening ports, OTEL_* variables and executables closed to others"
 )
 SYS_PTRACE = Capability("CAP_SYS_PTRACE", 19, "opens /proc/PID/exe of other users' processes")
+NET_ADMIN = Capability("CAP_NET_ADMIN", 12, "sends traceparent headers to other hosts (--propagation wire)")
 SYS_ADMIN = Capability(
     "CAP_SYS_ADMIN",
     21,
     "opens perf events on user code, where the kernel has no uprobe_multi; joins requests with those of other agents of"
-    " this host",
+    " this host; finds cgroups that no mount shows (--propagation wire)",
 )
 PERFMON = Capability("CAP_PERFMON", 38, "loads programs that read another process, attaches them")
 BPF = Capability("CAP_BPF", 39, "creates BPF maps, loads BPF programs")
 
 REQUIRED = (BPF, PERFMON, SYS_PTRACE)
 """Enough to trace a process named by its pid, where its executable is readable and the kernel has uprobe_multi."""
-SITUATIONAL = (DAC_READ_SEARCH, SYS_ADMIN)
+SITUATIONAL = (DAC_READ_SEARCH, NET_ADMIN, SYS_ADMIN)
 """Wanted in the cases that their reasons name."""
 
 _COVERED_BY_SYS_ADMIN = (BPF, PERFMON)

@@ -93,7 +93,8 @@ def compile_request(request: CompileRequest) -> Bundle:
     except Exception as error:  # BCC raises a bare Exception, having printed clang's diagnostics
         raise _FailedError("BCC rejected the C source") from error
     specs = _map_specs(bcc.lib, module.module)
-    names = {module[name].map_fd: name for name in specs}
+    # By number: bcc's Python has no class for a sockhash.
+    names = {bcc.lib.bpf_table_fd_id(module.module, index): name for index, name in enumerate(specs)}
     return Bundle(
         maps=tuple(spec for name, spec in specs.items() if not name.startswith(_LAYOUT)),
         programs=tuple(_bytecode(module, name, names) for name in request.programs),
@@ -106,6 +107,7 @@ def _map_specs(lib: Any, module: Any) -> dict[str, MapSpec]:
         # bcc 0.26 declares no types for these two and ctypes would cut the pointer to an int.
         getattr(lib, name).argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
         getattr(lib, name).restype = ctypes.c_size_t
+    lib.bpf_table_fd_id.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]
     lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     lib.bpf_num_tables.restype = ctypes.c_size_t
     lib.bpf_table_name.argtypes = [ctypes.c_void_p, ctypes.c_ulonglong]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import mmap
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from otel_goprobe.errors import KernelError
-from otel_goprobe.kernel import capabilities, links, sockets, syscalls
+from otel_goprobe.kernel import capabilities, links, sockets, sockhash, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 """``r0 = 0; exit``."""
+
+_RETURN_1 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+"""``r0 = 1; exit``: SK_PASS of an sk_msg program; a sock_ops program that leaves the others' answers alone."""
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -46,6 +50,7 @@ def probe_features() -> tuple[Feature, ...]:
         _tried("sleepable BPF programs", lambda: _try_program(syscalls.PROG_SLEEPABLE), required=False),
         *_uprobes(),
         _tried("raw tracepoints", _try_raw_tracepoint, required=False),
+        _tried("headers on the wire", _try_wire, required=False),
         _btf(),
         _tried("joins within the host", sockets.socket_layout, required=False),
         _lockdown(),
@@ -105,6 +110,31 @@ def _try_raw_tracepoint() -> None:
         os.close(links.raw_tracepoint_link(program, "sched_process_exec"))
     finally:
         os.close(program)
+
+
+def _try_wire() -> None:
+    """What ``--propagation wire`` takes, on a cgroup that is there: this process's own."""
+    with contextlib.ExitStack() as stack:
+
+        def held(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        held_sockets = held(syscalls.map_create(syscalls.MAP_SOCKHASH, 4, 4, 1, name="probe_sockhash"))
+        message = held(
+            syscalls.prog_load(
+                _RETURN_1, syscalls.PROG_SK_MSG, name="probe_sk_msg", attach_type=syscalls.ATTACH_SK_MSG_VERDICT
+            )
+        )
+        connection = held(
+            syscalls.prog_load(
+                _RETURN_1, syscalls.PROG_SOCK_OPS, name="probe_sock_ops", attach_type=syscalls.ATTACH_CGROUP_SOCK_OPS
+            )
+        )
+        link = sockhash.attach_sk_msg(message, held_sockets)
+        if link is not None:
+            held(link)
+        held(sockhash.sock_ops_link(connection, held(sockhash.open_cgroup(os.getpid()))))
 
 
 def _uprobes() -> tuple[Feature, Feature]:

@@ -36,6 +36,14 @@ _PROBE_READ_USER = 112
 
 _PSEUDO_MAP_FD = 1
 
+_KINDS: dict[model.ProgramKind, tuple[int, int]] = {
+    "uprobe": (syscalls.PROG_KPROBE, 0),
+    "raw_tracepoint": (syscalls.PROG_RAW_TRACEPOINT, 0),
+    "sock_ops": (syscalls.PROG_SOCK_OPS, syscalls.ATTACH_CGROUP_SOCK_OPS),
+    "sk_msg": (syscalls.PROG_SK_MSG, syscalls.ATTACH_SK_MSG_VERDICT),
+}
+"""Type of a program and its expected attach type."""
+
 
 @dataclass(slots=True)
 class Program:
@@ -92,11 +100,14 @@ class Program:
 
     def _load_one(self, entry: model.UnitProgram) -> int:
         is_uprobe = entry.kind == "uprobe"
+        kind, attach_type = _KINDS[entry.kind]
+        if is_uprobe and self.attach_way == "uprobe_multi":
+            attach_type = syscalls.ATTACH_UPROBE_MULTI
         return syscalls.prog_load(
             _patched(self._bytecode[entry.name], self.maps, may_sleep=is_uprobe and self.sleepable),
-            syscalls.PROG_KPROBE if is_uprobe else syscalls.PROG_RAW_TRACEPOINT,
+            kind,
             name=entry.name,
-            attach_type=syscalls.ATTACH_UPROBE_MULTI if is_uprobe and self.attach_way == "uprobe_multi" else 0,
+            attach_type=attach_type,
             flags=syscalls.PROG_SLEEPABLE if is_uprobe and self.sleepable else 0,
         )
 

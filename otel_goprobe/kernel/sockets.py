@@ -31,6 +31,7 @@ _TYPE = struct.Struct("<III")
 
 _MEMBERS = {
     "task_files": ("task_struct", "files"),
+    "task_tgid": ("task_struct", "tgid"),
     "files_fdt": ("files_struct", "fdt"),
     "fdtable_fd": ("fdtable", "fd"),
     "file_private_data": ("file", "private_data"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from otel_goprobe.errors import KernelError, UnsupportedByKernelError
-from otel_goprobe.kernel.capabilities import BPF, PERFMON, refusal
+from otel_goprobe.kernel.capabilities import BPF, NET_ADMIN, PERFMON, refusal
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +43,18 @@ _MAP_LOOKUP_BATCH = 24
 MAP_HASH = 1
 MAP_PERCPU_HASH = 5
 MAP_PERCPU_ARRAY = 6
+MAP_SOCKHASH = 18
 MAP_RINGBUF = 27
 
 # enum bpf_prog_type
 PROG_KPROBE = 2
+PROG_SOCK_OPS = 13
+PROG_SK_MSG = 16
 PROG_RAW_TRACEPOINT = 17
 
 # enum bpf_attach_type
+ATTACH_CGROUP_SOCK_OPS = 3
+ATTACH_SK_MSG_VERDICT = 7
 ATTACH_UPROBE_MULTI = 48
 
 PROG_SLEEPABLE = 1 << 4
@@ -111,7 +116,8 @@ def map_create(kind: int, key_size: int, value_size: int, max_entries: int, *, f
             struct.pack("<7I16s", kind, key_size, value_size, max_entries, flags, 0, 0, object_name(name)),
         )
     except OSError as error:
-        raise refusal(error, f"creating the BPF map {name} of {max_entries} entries", BPF) from error
+        needs = (BPF, NET_ADMIN) if kind == MAP_SOCKHASH else (BPF,)
+        raise refusal(error, f"creating the BPF map {name} of {max_entries} entries", *needs) from error
 
 
 def require_bpf() -> None:
@@ -275,7 +281,8 @@ def prog_load(instructions: bytes, kind: int, *, name: str, attach_type: int = 0
         return load(None)
     except OSError as error:
         if error.errno == errno.EPERM:
-            raise refusal(error, f"loading the BPF program {name}", BPF, PERFMON) from error
+            needs = (BPF, PERFMON, NET_ADMIN) if kind in {PROG_SOCK_OPS, PROG_SK_MSG} else (BPF, PERFMON)
+            raise refusal(error, f"loading the BPF program {name}", *needs) from error
     log = ctypes.create_string_buffer(_LOG_BYTES)
     try:
         return load(log)

@@ -14,6 +14,7 @@ from otel_goprobe.probes.registry import (
     observations,
     options,
     unit,
+    wire_unit,
 )
 from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
 
@@ -36,4 +37,5 @@ __all__ = [
     "select",
     "unit",
     "unreached",
+    "wire_unit",
 ]

@@ -352,6 +352,7 @@ LIBRARY = Library(
         Field("p_goidcache", "runtime.p", "goidcache", lost="parents by the goroutine that started one"),
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
+        Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),

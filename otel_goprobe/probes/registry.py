@@ -22,7 +22,19 @@ MAX_SLOTS = 1024
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
 DROPS = COUNTERS[1:]
-OBSERVATIONS = ("metric_overflow", "metric_lost", "unjoinable_connections")
+WIRE_COUNTERS = (
+    "wire_injected",
+    "wire_own_header",
+    "wire_tls",
+    "wire_unseen_socket",
+    "wire_sockets_full",
+    "wire_long_head",
+    "wire_no_head",
+    "wire_failed",
+)
+"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c), and sockets
+that found no room."""
+OBSERVATIONS = ("metric_overflow", "metric_lost", "unjoinable_connections", *WIRE_COUNTERS)
 """Counters of every library that count no spans."""
 MAX_SERIES = 4096
 """Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
@@ -74,7 +86,7 @@ def observations() -> tuple[str, ...]:
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
     own = (name for library in libraries() for name in library.options)
-    return tuple(dict.fromkeys(("red", "red_exponential", "local", *own)))
+    return tuple(dict.fromkeys(("red", "red_exponential", "local", "wire", *own)))
 
 
 @functools.cache
@@ -150,9 +162,11 @@ def unit(sources: Path) -> Unit:
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/sockets.h",
             sources / "include/connections.h",
             sources / "include/exponential.h",
             sources / "include/red.h",
+            sources / "include/wire.h",
             sources / "include/live.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
@@ -175,4 +189,29 @@ def unit(sources: Path) -> Unit:
             *(f"{library.stem}_in_flight" for library in libraries()),
             *(record for library in libraries() for record in library.records),
         ),
+    )
+
+
+def wire_unit(sources: Path) -> Unit:
+    """Return the unit of the programs that insert headers into what sockets send; its maps are the core's but for one.
+
+    Args:
+        sources: as for `unit`.
+    """
+    return Unit(
+        name="wire",
+        # Of the headers it shares with the core it uses a part.
+        header=f'#pragma clang diagnostic ignored "-Wunused-function"\n{header()}',
+        sources=(
+            sources / "include/trace.h",
+            sources / "include/trace_line.h",
+            sources / "include/ids.h",
+            sources / "include/go.h",
+            sources / "include/span.h",
+            sources / "include/sockets.h",
+            sources / "include/wire.h",
+            sources / "wire.bpf.c",
+        ),
+        programs=(UnitProgram("wire_connection", "sock_ops"), UnitProgram("wire_message", "sk_msg")),
+        structs=("socket_layout",),
     )

@@ -16,16 +16,18 @@ typedef uint8_t u8;
 """
 
 
-def compiled(folder: Path, header: str, functions: str) -> ctypes.CDLL:
+def compiled(folder: Path, header: str, functions: str, *, before: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Compile a header of bpf/include with `functions`, which give its inline functions a symbol.
 
     Args:
         folder: for what is made.
         header: file name, such as ``trace.h``.
         functions: C.
+        before: headers that come before it.
     """
     source, library = folder / "pure.c", folder / "pure.so"
-    source.write_text(f'{TYPES}\n#include "{INCLUDE / header}"\n{functions}\n')
+    includes = "".join(f'#include "{INCLUDE / name}"\n' for name in (*before, header))
+    source.write_text(f"{TYPES}\n{includes}{functions}\n")
     command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-O2", "-shared", "-fPIC"]
     subprocess.run([*command, "-o", library, source], check=True)
     return ctypes.CDLL(str(library))

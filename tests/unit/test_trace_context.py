@@ -162,3 +162,35 @@ def test_tracestate_of_any_bytes(header: bytes) -> None:
     """What is kept is a list that OpenTelemetry's own class reads the same."""
     state = trace_state_of(header)
     assert state is None or TraceState.from_header([state]).to_header() == state
+
+
+@given(
+    trace_id=st.binary(min_size=16, max_size=16), span_id=st.binary(min_size=8, max_size=8), flags=st.integers(0, 255)
+)
+@example(trace_id=bytes(range(0x09, 0xF9, 0xF))[:16], span_id=b"\x90\xa9\x9a\xa0\x0a\xff\x00\x0f", flags=3)
+def test_a_line_is_written_as_it_would_be_read(
+    line_of: Callable[[bytes, bytes, int], bytes], trace_id: bytes, span_id: bytes, flags: int
+) -> None:
+    """The header line that the kernel inserts: lower-case digits, the two flags that W3C defines."""
+    expected = f"traceparent: 00-{trace_id.hex()}-{span_id.hex()}-{flags & 3:02x}\r\n"
+    assert line_of(trace_id, span_id, flags) == expected.encode()
+
+
+@pytest.fixture(scope="module")
+def line_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, bytes, int], bytes]:
+    """Give traceparent_line."""
+    library = compiled(
+        tmp_path_factory.mktemp("line"),
+        "trace_line.h",
+        "void line(u8 *line, const u64 trace_id[2], u64 span_id, u64 flags)"
+        "{ traceparent_line(line, trace_id, span_id, flags); }",
+        before=("trace.h",),
+    )
+
+    def call(trace_id: bytes, span_id: bytes, flags: int) -> bytes:
+        line = ctypes.create_string_buffer(b"?" * 71, 71)
+        library.line(line, trace_id, ctypes.c_uint64(int.from_bytes(span_id, "little")), ctypes.c_uint64(flags))
+        assert line.raw[70:] == b"?"
+        return line.raw[:70]
+
+    return call

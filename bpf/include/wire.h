@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * Which requests get a traceparent header on the wire: the client's probe arms a connection here, bpf/wire.bpf.c inserts
+ * the header into what it sends next. Both units hold the two maps.
+ */
+
+#define WIRE_MAX_SOCKETS 16384
+
+struct wire_socket {
+	u32 slot;
+	u32 member; /* of the sockhash: what it sends is seen by wire_message */
+};
+
+/* What is inserted into the next request. */
+struct wire_header {
+	u64 trace_id[2];
+	u64 span_id;
+	u32 slot;
+	u32 flags;
+};
+
+/* The sockets in the sockhash, which uprobe programs can't look into, and those that are being connected. */
+BPF_HASH(wire_sockets, struct tcp_tuple, struct wire_socket, WIRE_MAX_SOCKETS);
+BPF_HASH(wire_armed, struct tcp_tuple, struct wire_header, WIRE_MAX_SOCKETS);
+
+/* Whether both ends are on this host, by their addresses: the kernel connects to an address of its own from that same one
+ * (the preferred source of the local routing table). */
+static __always_inline u32 wire_is_local(const struct tcp_tuple *tuple)
+{
+	const u32 *local = tuple->local_ip, *remote = tuple->remote_ip;
+
+	if (!((local[0] ^ remote[0]) | (local[1] ^ remote[1]) | (local[2] ^ remote[2]) | (local[3] ^ remote[3])))
+		return 1;
+	return connection_is_loopback(remote);
+}
+
+/* Has the next bytes that this connection sends, which begin a request of HTTP/1, carry a traceparent header, if they are
+ * seen by wire_message: one that isn't, armed, would be taken for a request in the midst of its body later.
+ * Called where the request is handed to the connection's writer; `span_id` is the client span's. */
+static __always_inline void wire_arm(struct target *target, u32 slot, struct tcp_tuple *tuple, u32 tls,
+				     const struct trace_context *context, u64 span_id)
+{
+	struct wire_header header = {
+		.trace_id = {context->trace_id[0], context->trace_id[1]},
+		.span_id = span_id,
+		.slot = slot,
+		.flags = context->flags,
+	};
+	struct wire_socket *socket;
+
+	if (!(target->options & OPTION_wire) || wire_is_local(tuple))
+		return;
+	if (tls) {
+		count(slot, COUNTER_wire_tls);
+		return;
+	}
+	socket = wire_sockets.lookup(tuple);
+	if (!socket || !socket->member || socket->slot != slot) {
+		count(slot, COUNTER_wire_unseen_socket);
+		return;
+	}
+	if (wire_armed.update(tuple, &header))
+		count(slot, COUNTER_wire_failed);
+}
