@@ -2,8 +2,9 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild test-propagation \
-	test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire bench-inspect clean
+.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild \
+	test-propagation test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire \
+	bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
