@@ -40,7 +40,8 @@ from otel_goprobe.probes.base import (
     Variable,
     Way,
 )
-from otel_goprobe.probes.http_server import METHODS, SAMPLED_LATE, query_of, split_address
+from otel_goprobe.probes.http_server import SAMPLED_LATE
+from otel_goprobe.probes.http_text import METHODS, query_of, split_address
 from otel_goprobe.spans import derive, dictionary
 
 if TYPE_CHECKING:

@@ -7,9 +7,6 @@ main module says ``go 1.21`` a fourth, behind the mux's look-up.
 
 from __future__ import annotations
 
-import functools
-import re
-import urllib.parse
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +38,7 @@ from otel_goprobe.probes.base import (
     Role,
     Way,
 )
+from otel_goprobe.probes.http_text import METHODS, decoded, path_of, query_of, route_of, split_address
 from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:
@@ -51,16 +49,8 @@ if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
 
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
-"""Known to the conventions (HTTP spans, http.request.method: RFC 9110, RFC 5789, httpbis-safe-method-w-body)."""
-
 SAMPLED_LATE = "goprobe.sampled.late"
 """Our own attribute: true on a span that the sampler left out and that was kept for what became of it."""
-
-SECRET_QUERY_KEYS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"))
-"""Values of these are redacted; the list of the conventions for url.query (URL attributes registry)."""
-
-_WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]{0,5})", re.DOTALL)
 
 GOEXIT = 1
 """HTTP_SERVER_GOEXIT of the C source."""
@@ -74,50 +64,6 @@ _FINISH = "net/http.(*response).finishRequest"
 _MUX = "net/http.(*ServeMux)"
 _MUX_121 = "net/http.(*serveMux121)"
 """Since Go 1.22: what a ServeMux asks under GODEBUG=httpmuxgo121=1, the default of a main module that says go 1.21."""
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-@functools.lru_cache(4096)
-def path_of(request_uri: bytes) -> str:
-    """Return the decoded path of a request line's target, in any of its four forms (RFC 9112, 3.2)."""
-    if request_uri.startswith((b"http://", b"https://")):
-        rest = request_uri.split(b"//", 1)[1].split(b"?", 1)[0]
-        request_uri = b"/" + rest.partition(b"/")[2]
-    return _text(urllib.parse.unquote_to_bytes(request_uri.split(b"?", 1)[0]))
-
-
-def query_of(request_uri: bytes) -> str | None:
-    """Return the query with the values of known secrets replaced by ``REDACTED``; None where there is none."""
-    _, mark, query = request_uri.partition(b"?")
-    if not mark or not query:
-        return None
-    pieces = []
-    for piece in _text(query).split("&"):
-        key, equals, _ = piece.partition("=")
-        secret = equals and urllib.parse.unquote(key) in SECRET_QUERY_KEYS
-        pieces.append(f"{key}=REDACTED" if secret else piece)
-    return "&".join(pieces)
-
-
-def route_of(pattern: bytes) -> str | None:
-    """Return the path part of a ServeMux pattern, ``[METHOD ][HOST]/[PATH]``; None for an empty one."""
-    path = _text(pattern)
-    first, *rest = path.split(None, 1) or [""]
-    if rest and "/" not in first:
-        path = rest[0]
-    slash = path.find("/")
-    return path[slash:] if slash >= 0 else None
-
-
-def split_address(address: bytes) -> tuple[str | None, str | None]:
-    """Split ``host:port``, ``[v6]:port``, ``host`` and ``[v6]`` into host and port, None where there is none."""
-    text = _text(address)
-    match = _WITH_PORT.fullmatch(text)
-    host, port = match.groups() if match else (text, "")
-    return host.strip("[]") or None, port or None
 
 
 def _integers(column: Strings) -> Integers:
@@ -149,8 +95,8 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     peer_codes, peers = dictionary(records["peer"], fixed["peer_bytes"])
     route_codes, routes = dictionary(records["route"], fixed["route_bytes"])
 
-    known = derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "_OTHER")
-    name_method = derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP")
+    known = derive(method_codes, methods, lambda m: decoded(m) if decoded(m) in METHODS else "_OTHER")
+    name_method = derive(method_codes, methods, lambda m: decoded(m) if decoded(m) in METHODS else "HTTP")
     route = derive(route_codes, routes, route_of)
     peer_address = derive(peer_codes, peers, lambda p: split_address(p)[0])
     scheme = _constants(fixed["tls"] != 0, ("http", "https"))
@@ -164,7 +110,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: known,
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
-            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m) or None
+            method_codes, methods, lambda m: None if decoded(m) in METHODS else decoded(m) or None
         ),
         url_attributes.URL_PATH: derive(uri_codes, uris, path_of),
         url_attributes.URL_SCHEME: scheme,
@@ -188,7 +134,10 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         trace_state = derive(*dictionary(records["tracestate"], fixed["tracestate_bytes"]), trace_state_of)
     if "user_agent" in conversion.options and "user_agent" in (records.dtype.names or ()):
         agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
-        attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = derive(agent_codes, agents, lambda a: _text(a) or None)
+        original = derive(agent_codes, agents, lambda agent: decoded(agent) or None)
+        attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = original
+            agent_codes, agents, lambda a: decoded(a) or None
+        )
 
     return SpanColumns(
         scope=f"otel-goprobe/{LIBRARY.import_path}",
@@ -287,7 +236,7 @@ def _active_attributes(in_flight: npt.NDArray[np.void]) -> list[dict[str, Attrib
 def _method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeValue]:
     method = int(word).to_bytes(8, "little").rstrip(b"\0")
     return {
-        http_attributes.HTTP_REQUEST_METHOD: _text(method) or "_OTHER",
+        http_attributes.HTTP_REQUEST_METHOD: decoded(method) or "_OTHER",
         url_attributes.URL_SCHEME: "https" if tls else "http",
     }
 

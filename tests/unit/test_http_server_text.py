@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_goprobe.probes import http_server, registry
+from otel_goprobe.probes import http_text, registry
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ from otel_goprobe.probes import http_server, registry
 )
 def test_path(target: bytes, path: str) -> None:
     """Each form of a request target gives its decoded path."""
-    assert http_server.path_of(target) == path
+    assert http_text.path_of(target) == path
 
 
 @given(st.binary(max_size=100))
 def test_path_of_any_bytes_is_text(target: bytes) -> None:
     """Nothing that a client sends breaks the column."""
-    http_server.path_of(target).encode()
+    http_text.path_of(target).encode()
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=50))
 def test_path_is_what_was_quoted(path: str) -> None:
     """Quoting and decoding are inverse."""
-    assert http_server.path_of(b"/" + urllib.parse.quote(path).encode()) == "/" + path
+    assert http_text.path_of(b"/" + urllib.parse.quote(path).encode()) == "/" + path
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_path_is_what_was_quoted(path: str) -> None:
 )
 def test_query(target: bytes, query: str | None) -> None:
     """Secrets are redacted, under an escaped key too; the rest stays as it was sent."""
-    assert http_server.query_of(target) == query
+    assert http_text.query_of(target) == query
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_query(target: bytes, query: str | None) -> None:
 )
 def test_route(pattern: bytes, route: str | None) -> None:
     """A route is a pattern's path."""
-    assert http_server.route_of(pattern) == route
+    assert http_text.route_of(pattern) == route
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_route(pattern: bytes, route: str | None) -> None:
 )
 def test_address(address: bytes, host: str | None, port: str | None) -> None:
     """Host and port of what Go prints of an address and what clients send as Host."""
-    assert http_server.split_address(address) == (host, port)
+    assert http_text.split_address(address) == (host, port)
 
 
 def test_every_library_is_found_and_no_member_stands_twice() -> None:
