@@ -136,8 +136,6 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
         original = derive(agent_codes, agents, lambda agent: decoded(agent) or None)
         attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = original
-            agent_codes, agents, lambda a: decoded(a) or None
-        )
 
     return SpanColumns(
         scope=f"otel-goprobe/{LIBRARY.import_path}",
