@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from exchanges import Watched
+from networks import Hosts
 
 from otel_goprobe import gobinary, model
 
@@ -103,3 +105,18 @@ def hits_unit() -> model.Unit:
 def plan_of(site: model.Site, *programs: str) -> model.Plan:
     """Put one site under each program."""
     return model.Plan(tuple(model.ProbePlan(program, "example.com/hits", (site,)) for program in programs), {})
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    """Give two hosts."""
+    with Hosts() as two:
+        yield two
+
+
+@pytest.fixture
+def watched(cache_dir: Path) -> Iterator[Watched]:
+    """Give the unit, which watches this process."""
+    with Watched(cache_dir) as unit:
+        unit.watch()
+        yield unit
