@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from harness.receiver import Receiver, Span
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.propagation]
 
 SERVER, CLIENT = 2, 3
 REQUESTS, CONCURRENCY = int(os.environ.get("JOIN_REQUESTS", "1009")), 16

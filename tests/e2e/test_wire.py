@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.propagation]
 
 BUILDS: dict[str, Callable[[], Path]] = {
     "today": lambda: go_binary("wire"),

@@ -13,6 +13,7 @@ from signal import SIGINT, SIGKILL, Signals
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
+from goprograms import cache_folder
 
 from harness.target import Output
 
@@ -61,11 +62,13 @@ class Outcome:
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment without its OpenTelemetry variables, with `extra`."""
-    kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("OTEL_EXPORTER", "OTEL_S", "OTEL_R"))
-    }
-    return {**kept, **extra}
+    """Return this process's environment without its OpenTelemetry variables, with `extra`.
+
+    What the agent's modules are compiled to is kept in the cache: hundreds of agents are started.
+    """
+    others = ("OTEL_EXPORTER", "OTEL_S", "OTEL_R", "PYTHONDONTWRITEBYTECODE")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(others)}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(cache_folder() / "pycache"), **extra}
 
 
 def run(
