@@ -245,7 +245,7 @@ def test_a_request_that_is_served_late(waits: float, patience: str, receiver: Re
     ):
         agent.attached(2)
         client.send(1, 1)
-        os.kill(server.pid, signal.SIGSTOP)
+        server.suspend()
         sending = threading.Thread(target=client.send, args=(1, 1), kwargs={"failing": int(waits < 5)})
         sending.start()
         time.sleep(waits)

@@ -56,7 +56,7 @@ def test_the_json_of_a_program(server_plain: Path, capsys: pytest.CaptureFixture
         }
     ]
     assert all({"name", "of", "value", "source", "reason"} == set(value) for value in library["values"])
-    assert {value["source"] for value in library["values"]} <= {"dwarf+types", "types", "itabs", ""}
+    assert {value["source"] for value in library["values"]} <= {"dwarf+types", "types", "itabs", "segments", ""}
 
 
 def test_a_process_is_inspected_by_its_executable(server_plain: Path, capsys: pytest.CaptureFixture[str]) -> None:

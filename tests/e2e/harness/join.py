@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -13,7 +16,6 @@ from harness.target import DEADLINE_S, Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from types import TracebackType
 
 SEND_S = 240.0
@@ -90,6 +92,13 @@ class Join:
                 return
             time.sleep(0.01)
         raise TimeoutError(f"there are no {count} connections to {self.address}")
+
+    def suspend(self) -> None:
+        """Stop all its threads, until it gets SIGCONT; return when they stand still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in tasks.glob("*/stat")):
+            time.sleep(0.001)
 
     def stop(self) -> None:
         """End it at once."""
