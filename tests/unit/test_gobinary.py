@@ -13,13 +13,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from otel_goprobe import gobinary, probes
+from otel_goprobe import gobinary
 from otel_goprobe.errors import NotGoError, UnsupportedBinaryError
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
 from otel_goprobe.gobinary.instructions import Kind
 from otel_goprobe.model import Cost
-from otel_goprobe.probes.base import Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -393,32 +392,3 @@ def test_executables_are_read_through_proc(minimal: Path, tmp_path: Path) -> Non
     copy.unlink()
     with descriptor, gobinary.open_binary(f"/proc/self/fd/{descriptor.fileno()}") as binary:
         assert "main.main" in binary.functions(["main.main"])
-
-
-@pytest.mark.versions
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("release", ["1.19", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27"])
-def test_every_release(release: str, kind: str) -> None:
-    """Each release of Go in each kind, as the plain tests have it for one."""
-    program = goprograms.go_binary("http_server", go=release, **KINDS[kind])
-    present = tuple(name for name in STRUCTS if release >= "1.22" or name != "net/http.pattern")
-    assert_dwarf_agrees(program, present)
-    with gobinary.open_binary(program) as binary:
-        functions = binary.functions(FUNCTIONS)
-        assert set(functions) == set(FUNCTIONS)
-        pushes = [binary.start_site(each).expected == b"\x55" for each in functions.values()]
-        assert all(pushes) is any(pushes) is (release >= "1.21")
-        (http_server,) = probes.consider(binary)
-        sites = [site for hook in http_server.hooks if hook.hook.role is not Role.DETAIL for site in hook.sites]
-        assert len(sites) == 3
-        assert {site.cost for site in sites} == {Cost.EMULATED}
-        assert all(binary.return_sites(functions[name]) for name in FUNCTIONS[:5])
-        assert binary.calls(functions["net/http.(*conn).serve.func1"], functions["net/http.(*conn).hijacked"])
-        assert binary.itab("*net/http.response", "net/http.ResponseWriter")
-        assert (binary.field("runtime.g", "parentGoid") is not None) is (release >= "1.21")
-        header = binary.field("net/http.Request", "Header")
-        assert header is not None
-        assert header.type_name == "net/http.Header"
-        assert "sync.(*Mutex).Lock" in binary.inlined(["sync.(*Mutex).Lock", *FUNCTIONS])
-        assert binary.untraceable == ""
