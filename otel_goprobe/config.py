@@ -110,7 +110,7 @@ class Config:
     """Combinations of attributes of metrics, over all targets."""
     service_graph: bool = False
     """Whether calls between services are counted from spans."""
-    ring_bytes: int = 2 * 2**20
+    ring_bytes: int = 4 * 2**20
     """Size of each ring buffer, a power of two."""
     json_lines: bool = False
     summary_json: str = ""
@@ -194,7 +194,7 @@ class Flags:
     max_in_flight: int = 16384
     max_series: int = 4096
     service_graph: bool = False
-    ring_bytes: int = 2 * 2**20
+    ring_bytes: int = 4 * 2**20
     summary_json: str = ""
     user: str = ""
     log_level: LogLevel | None = None

@@ -162,7 +162,7 @@ class _RunCommand(click.Command):
     "--ring-size",
     "ring_bytes",
     callback=_ring_bytes,
-    default="2MiB",
+    default="4MiB",
     show_default=True,
     metavar="BYTES",
     help="Size of each ring buffer between kernel and agent, a power of two.",
