@@ -2,7 +2,7 @@
 # Whatever needs root asks sudo for it, unless it is root already.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev bundle wheel image demo test lint format test-versions test-jaeger test-wild \
+.PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
 	test-propagation test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire \
 	bench-inspect clean
 
@@ -35,7 +35,10 @@ setup-dev:
 	@scripts/setup dev
 
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) tests -m 'not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
+	$(PYTEST) tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
+
+test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
+	$(PYTEST) tests -m slow $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
 	$(VENV)/ruff check $(PYTHON)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.receiver import Receiver
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 MISSING = "raise ModuleNotFoundError(\"No module named 'bcc'\", name='bcc')\n"
 WRONG = "__version__ = '0.1'\n"

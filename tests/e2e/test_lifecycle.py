@@ -102,6 +102,7 @@ def test_killed_target_does_not_stop_the_agent(own_exe: Path, receiver: Receiver
     assert len(instances) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_attach_and_detach_50_times_under_load(own_exe: Path, receiver: Receiver) -> None:
     """No request fails, nothing is left, and the spans of all agents, two at a time on one target, add up."""
@@ -125,6 +126,7 @@ def test_attach_and_detach_50_times_under_load(own_exe: Path, receiver: Receiver
     expect.well_formed(receiver.spans)
 
 
+@pytest.mark.slow
 def test_program_that_reexecutes_itself_under_load(receiver: Receiver) -> None:
     """A PIE program replaces itself in place, three times: no request fails, and it is traced again each time."""
     exe = go_binary("http_server", pie=True)

@@ -52,7 +52,7 @@ WORKERS = 4
 """Of the pool that the first request starts."""
 
 
-@pytest.fixture(params=BUILDS)
+@pytest.fixture(params=["machine", pytest.param("1.21-stripped", marks=pytest.mark.slow)])
 def exe(request: pytest.FixtureRequest) -> Path:
     """Give today's Go as it builds by default, and the oldest that tells who started a goroutine, stripped."""
     return BUILDS[request.param]()

@@ -25,6 +25,7 @@ def test_parents_in_brief(name: str) -> None:
     assert not result.failures()
 
 
+@pytest.mark.slow
 def test_parents_with_the_oldest_go() -> None:
     """Go 1.19 has other maps, and doesn't tell who started a goroutine."""
     result = run(BY_NAME["context"], requests=FEW, go="1.19")

@@ -72,7 +72,9 @@ BUILDS: dict[str, tuple[Callable[[], Path], bool]] = {
 """Name -> how to build, whether patterns may have methods."""
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize(
+    "build", [pytest.param(name, marks=() if name == "machine" else pytest.mark.slow) for name in BUILDS]
+)
 def test_route_of_every_arrangement(build: str, receiver: Receiver) -> None:
     """All arrangements at once, each a service of one agent, told apart by their names."""
     exe, methods = BUILDS[build][0](), BUILDS[build][1]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.receiver import Receiver
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 NEEDED = tuple(capability.name for capability in REQUIRED)
 UID = 1000

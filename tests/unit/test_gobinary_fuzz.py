@@ -17,6 +17,7 @@ SEED = 20261122
 
 
 @pytest.mark.timeout(max(120, MUTATIONS // 10))
+@pytest.mark.slow
 def test_damaged_executables(minimal: Path, minimal_arm64: Path) -> None:
     """Flipped bits, hostile numbers, pieces from elsewhere, cut off files; mostly stripped, some with DWARF."""
     stripped, with_dwarf = Victim(minimal), Victim(goprograms.go_binary("minimal"))
