@@ -74,8 +74,10 @@ class Program:
         self.tell(kind, count, size, concurrency)
         self.done()
 
-    def log(self) -> dict[str, dict[str, Any]]:
-        """Return its lines by the id of their request."""
+    def log(self, count: int = 0) -> dict[str, dict[str, Any]]:
+        """Return its lines by the id of their request, as soon as there are `count`."""
+        if count:
+            self.stdout.wait_for(r"^\{", count)
         lines = [json.loads(text) for text in self.stdout.matching(r"^\{")]
         by_id = {line["id"]: line for line in lines}
         assert len(by_id) == len(lines), "a request was logged twice"
@@ -193,7 +195,8 @@ def test_every_request_arrives_with_one_header(exe: Path, hosts: Hosts, family: 
             client.send(kind, 23, concurrency=4)
         client.send("pipelined", 3, size=50)
         client.send("mixed", 997, -300_000, 16)
-        sent, arrived = client.log(), server.log()
+        sent = client.log()
+        arrived = server.log(len(sent))
         client_spans, server_spans, outcome = traced.stop()
     intact(sent, arrived)
     joined(sent, arrived, client_spans, server_spans)
@@ -214,7 +217,8 @@ def test_connections_from_before_the_agent(exe: Path, hosts: Hosts) -> None:
         with Traced(client, server) as traced:
             connections = {line["remote"] for line in server.log().values()}
             client.send("post", 101, 5000, 4)
-            sent, arrived = client.log(), server.log()
+            sent = client.log()
+            arrived = server.log(len(sent))
             client_spans, server_spans, outcome = traced.stop()
     intact(sent, arrived)
     assert all(arrived[id_]["traceparents"] is None for id_ in before)
@@ -234,7 +238,8 @@ def test_a_proxy_in_the_middle(exe: Path, hosts: Hosts) -> None:
     ):
         for kind in ("get", "post", "chunked", "own"):
             client.send(kind, 23, 10_000, 4)
-        sent, arrived = client.log(), server.log()
+        sent = client.log()
+        arrived = server.log(len(sent))
         client_spans, server_spans, _ = traced.stop()
     intact(sent, arrived)
     joined(sent, arrived, client_spans, server_spans)
@@ -249,7 +254,8 @@ def test_tls_is_left_alone(hosts: Hosts) -> None:
         Traced(client, server) as traced,
     ):
         client.send("post", 23, 100_000, 4)
-        sent, arrived = client.log(), server.log()
+        sent = client.log()
+        arrived = server.log(len(sent))
         _, server_spans, outcome = traced.stop()
     intact(sent, arrived)
     assert all(line["traceparents"] is None for line in arrived.values())
@@ -276,7 +282,7 @@ def test_agents_killed_under_load(exe: Path, hosts: Hosts) -> None:
         client.stdout.join()
         sent = client.log()
         time.sleep(0.5)
-        arrived = server.log()
+        arrived = server.log(len(sent))
     # The last 16 were cut off with the client.
     intact(sent, {id_: line for id_, line in arrived.items() if id_ in sent})
     headers = Counter(
