@@ -53,8 +53,6 @@ FEW_WAIT_S = 0.5
 DRAIN_RECORDS = 1024
 """At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
-EXEMPLARS_EVERY_S = 1.0
-"""Spans are looked at for exemplars of metrics: one batch."""
 EVENTS_APART_S = 0.05
 """Between two looks at what the kernel says of processes: the first of many at once, the others together."""
 EXEC, EXIT = range(2)
@@ -131,8 +129,6 @@ class Agent:
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.converter = Converter(self.program, config, self.telemetry, self.type_name)
         self.meter = Meter(self.program, self.converter, config) if config.red else None
-        if self.meter:
-            self.converter.show(self.meter.see, 0 if config.service_graph else EXEMPLARS_EVERY_S)
         durations = self.meter.durations if self.meter else None
         wire = stack.enter_context(wire_for(config, self.program, sees_kernel_pids=self.sees_kernel_pids))
         self.targets = Targets(self.program, config, self.telemetry, durations, wire)

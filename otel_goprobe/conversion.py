@@ -49,8 +49,7 @@ class Converter:
         self.options = frozenset(name for name in probes.options() if getattr(config, name))
         self._program = program
         self._type_name = type_name
-        self._see: Callable[[SpanColumns, Resources], None] | None = None
-        self._see_every_s = 0.0
+        self._observers: list[tuple[Callable[[SpanColumns, Resources], None], float]] = []
         self._excluded_routes = config.exclude_routes
         self._telemetry = telemetry
         self._encoder = export.Encoder(
@@ -68,9 +67,9 @@ class Converter:
         Args:
             see: takes them before they are exported.
             every_s: at most so often for each kind of records, since these columns are made for it alone; 0: every
-                batch.
+                batch. Several such functions have a time each.
         """
-        self._see, self._see_every_s = see, every_s
+        self._observers.append((see, every_s))
 
     def forget(self) -> None:
         """Hear that a slot is to be used for another target, whose types have other names."""
@@ -121,11 +120,19 @@ class Converter:
             kept = np.array([bool(shape) for shape in shapes])[codes]
             self._telemetry.dropped("excluded_route", int(np.count_nonzero(~kept)))
             records, occurrences, codes = records[kept], take_occurrences(occurrences, kept), codes[kept]
-        if self._see and len(codes) and time.monotonic() >= struct.see_at:
-            struct.see_at = time.monotonic() + self._see_every_s
-            self._see(struct.library.columns(records, self), resources)
+        if len(codes):
+            self._observe(struct, records, resources)
         scope = f"otel-goprobe/{struct.library.import_path}"
         return self._encoder.requests(scope, occurrences, shapes, codes, resources)
+
+    def _observe(self, struct: _OfStruct, records: npt.NDArray[np.void], resources: Resources) -> None:
+        now = time.monotonic()
+        due = [(see, every_s) for see, every_s in self._observers if now >= struct.see_at.get(see, now)]
+        if due:
+            columns = struct.library.columns(records, self)
+            for see, every_s in due:
+                struct.see_at[see] = now + every_s
+                see(columns, resources)
 
     def _excluded(self, columns: SpanColumns) -> npt.NDArray[np.bool_]:
         if not self._excluded_routes:
@@ -139,7 +146,8 @@ class _OfStruct:
 
     def __init__(self, library: Library, dtype: np.dtype[np.void], header: np.dtype[np.void]) -> None:
         self.library = library
-        self.see_at = 0.0
+        self.see_at: dict[Callable[[SpanColumns, Resources], None], float] = {}
+        """When who looks at columns is to get some again."""
         self.dtype = dtype
         self.alike = Alike(dtype, header)
         self.shapes: dict[bytes, bytes] = {}

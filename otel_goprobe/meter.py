@@ -11,13 +11,14 @@ from otel_goprobe.durations import Durations
 from otel_goprobe.service_graph import ServiceGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from otel_goprobe.config import Config
+    from otel_goprobe.conversion import Converter
     from otel_goprobe.durations import Reader
     from otel_goprobe.kernel import Program
-    from otel_goprobe.model import AttributeValue, Metric, SpanColumns
-    from otel_goprobe.probes.base import Conversion
+    from otel_goprobe.model import Metric
+
+EXEMPLARS_EVERY_S = 1.0
+"""Spans are looked at for exemplars: one batch of each kind."""
 
 
 class Meter:
@@ -25,13 +26,16 @@ class Meter:
 
     Args:
         program: the loaded core unit.
-        conversion: for names of Go types.
+        converter: for names of Go types; it shows the spans that it converts.
         config: which exporters, and how.
     """
 
-    def __init__(self, program: Program, conversion: Conversion, config: Config) -> None:
-        self.durations = Durations(program, conversion, config)
+    def __init__(self, program: Program, converter: Converter, config: Config) -> None:
+        self.durations = Durations(program, converter, config)
+        converter.show(lambda columns, _: self.durations.see(columns), EXEMPLARS_EVERY_S)
         self.graph = ServiceGraph() if config.service_graph else None
+        if self.graph:
+            converter.show(self.graph.see, 0.0)
         self._config = config.metrics
         self._pushed: list[tuple[Reader, export.MetricsExporter]] = []
         self._served: list[export.PrometheusServer] = []
@@ -49,12 +53,6 @@ class Meter:
             else:
                 reader = self.durations.reader(delta=self._config.delta and name == "otlp")
                 self._pushed.append((reader, export.make_metrics_exporter(name, self._config)))
-
-    def see(self, columns: SpanColumns, resources: Mapping[int, Mapping[str, AttributeValue]]) -> None:
-        """Look at spans that are about to be exported; `resources`: slot -> resource attributes."""
-        self.durations.see(columns)
-        if self.graph:
-            self.graph.see(columns, resources)
 
     def _of(self, reader: Reader) -> list[Metric]:
         return reader.collect() + (self.graph.collect() if self.graph else [])

@@ -61,6 +61,19 @@ static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g, str
 	return id_of(target->id_seed_high, target->id_seed_low, now_ns, g, root);
 }
 
+/* Fills all of a record's header but what its end decides, `end_ns` and `late`, from an in-flight value. */
+#define SPAN_HEADER(fixed, its_kind, its_slot, in_flight)                                                                 \
+	do {                                                                                                              \
+		(fixed)->header.kind = its_kind;                                                                          \
+		(fixed)->header.slot = its_slot;                                                                          \
+		(fixed)->header.start_ns = (in_flight)->start_ns;                                                         \
+		(fixed)->header.trace_flags = (in_flight)->context.flags;                                                 \
+		(fixed)->header.trace_id[0] = (in_flight)->context.trace_id[0];                                           \
+		(fixed)->header.trace_id[1] = (in_flight)->context.trace_id[1];                                           \
+		(fixed)->header.span_id = (in_flight)->span_id;                                                           \
+		(fixed)->header.parent_span_id = (in_flight)->parent_span_id;                                             \
+	} while (0)
+
 /* Copies at most `max` bytes of a string of the target into a record's text, and stores how many. */
 #define COPY(record, field, string, max)                                                                                  \
 	do {                                                                                                              \

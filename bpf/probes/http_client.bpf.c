@@ -13,6 +13,17 @@ static __always_inline struct goroutine_key http_client_key(struct pt_regs *ctx,
 	return key;
 }
 
+/* What this goroutine is sending, with what each program on it begins with; NULL where that is nothing. */
+static __always_inline struct http_client_in_flight *http_client_of(struct pt_regs *ctx, struct target **target, u32 *slot,
+								     struct goroutine_key *key)
+{
+	*target = target_of(ctx, slot);
+	if (!*target)
+		return 0;
+	*key = http_client_key(ctx, *slot);
+	return http_client_inflight.lookup(key);
+}
+
 /* Of `now_ns`, so that a client's span and a server's that begin on one goroutine at once get different ids. */
 #define HTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 63)
 
@@ -113,14 +124,7 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	fixed->resends = request->resends;
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
-	fixed->header.kind = KIND_http_client;
-	fixed->header.slot = slot;
-	fixed->header.start_ns = request->start_ns;
-	fixed->header.trace_flags = request->context.flags;
-	fixed->header.trace_id[0] = request->context.trace_id[0];
-	fixed->header.trace_id[1] = request->context.trace_id[1];
-	fixed->header.span_id = request->span_id;
-	fixed->header.parent_span_id = request->parent_span_id;
+	SPAN_HEADER(fixed, KIND_http_client, slot, request);
 	if (method.length <= 8 && url.length - 1 < 152) {
 		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -193,11 +197,7 @@ int http_client_connection(struct pt_regs *ctx)
 	struct goroutine_key key;
 	u32 slot;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	key = http_client_key(ctx, slot);
-	request = http_client_inflight.lookup(&key);
+	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
 	if (request->failed_ns) {
@@ -231,11 +231,7 @@ int http_client_answer(struct pt_regs *ctx)
 	struct goroutine_key key;
 	u32 slot;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	key = http_client_key(ctx, slot);
-	request = http_client_inflight.lookup(&key);
+	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
 	if (GO_ARG2(ctx)) {
@@ -257,11 +253,7 @@ int http_client_return(struct pt_regs *ctx)
 	u64 error = 0;
 	u32 slot;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	key = http_client_key(ctx, slot);
-	request = http_client_inflight.lookup(&key);
+	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
 	if (GO_ARG2(ctx))
@@ -280,11 +272,7 @@ int http_client_panic(struct pt_regs *ctx)
 	struct goroutine_key key;
 	u32 slot;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
-	key = http_client_key(ctx, slot);
-	request = http_client_inflight.lookup(&key);
+	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
 	http_client_finish(target, slot, request, bpf_ktime_get_ns(), 0, GO_ARG1(ctx) - request->bias);

@@ -241,14 +241,7 @@ static __always_inline void http_server_count(struct target *target, u32 slot, s
 static __always_inline void http_server_submit(u32 slot, struct http_server_in_flight *request,
 					       struct http_server_fixed *fixed)
 {
-	fixed->header.kind = KIND_http_server;
-	fixed->header.slot = slot;
-	fixed->header.start_ns = request->start_ns;
-	fixed->header.trace_flags = request->context.flags;
-	fixed->header.trace_id[0] = request->context.trace_id[0];
-	fixed->header.trace_id[1] = request->context.trace_id[1];
-	fixed->header.span_id = request->span_id;
-	fixed->header.parent_span_id = request->parent_span_id;
+	SPAN_HEADER(fixed, KIND_http_server, slot, request);
 	if (!request->headers[HEADER_USER_AGENT].length && !request->headers[HEADER_TRACESTATE].length && request->line.length <= HTTP_SERVER_LINE &&
 	    request->host.length <= 32 && request->peer_bytes <= 24 && fixed->route_bytes <= 48) {
 		struct http_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));

@@ -40,7 +40,7 @@ from otel_goprobe.probes.base import (
     Variable,
     Way,
 )
-from otel_goprobe.probes.http_server import SAMPLED_LATE
+from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
 from otel_goprobe.spans import derive, dictionary
 
@@ -375,7 +375,7 @@ LIBRARY = Library(
     duration=Duration(
         name=HTTP_CLIENT_REQUEST_DURATION,
         description="Duration of HTTP client requests.",
-        bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+        bounds_s=DURATION_BOUNDS_S,
         attributes=_series_attributes,
         span_kind=SpanKind.CLIENT,
         span_attributes=(

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 SAMPLED_LATE = "goprobe.sampled.late"
 """Our own attribute: true on a span that the sampler left out and that was kept for what became of it."""
 
+DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""That the conventions ask of histograms of HTTP durations (HTTP metrics, ExplicitBucketBoundaries)."""
+
 GOEXIT = 1
 """HTTP_SERVER_GOEXIT of the C source."""
 
@@ -329,7 +332,7 @@ LIBRARY = Library(
     duration=Duration(
         name=HTTP_SERVER_REQUEST_DURATION,
         description="Duration of HTTP server requests.",
-        bounds_s=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+        bounds_s=DURATION_BOUNDS_S,
         attributes=_series_attributes,
         span_kind=SpanKind.SERVER,
         span_attributes=(
