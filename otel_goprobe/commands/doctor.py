@@ -217,9 +217,13 @@ def _go_processes() -> Check:
 
 
 def _propagation(settings: config.Config) -> Check:
-    from otel_goprobe import probes  # noqa: PLC0415 - as above
+    from otel_goprobe import kernel, probes  # noqa: PLC0415 - as above
 
     chosen = settings.propagation
+    refused = kernel.writing_refused() if settings.write else ""
+    if refused:
+        found = f"write isn't possible, {refused}; as wire: {probes.unreached('wire')}"
+        return Check("propagation", "warn", found, "run it as root, on a kernel that isn't locked down")
     return Check("propagation", "ok", f"{chosen}: {probes.unreached(chosen)}")
 
 

@@ -155,15 +155,37 @@ def _btf() -> Feature:
     return Feature("BTF of the kernel", "yes" if found else "no", False, "" if found else f"{_BTF} is missing")
 
 
-def _lockdown() -> Feature:
-    """Whether lockdown leaves the agent alone: ``integrity`` does, ``confidentiality`` forbids perf events."""
+def writing_refused() -> str:
+    """Why the kernel doesn't load programs that write to a process's memory, a clause; empty if nothing is known.
+
+    Known without trying, which the kernel would log (bpf_get_probe_write_proto, kernel/trace/bpf_trace.c): lockdown
+    forbids it, and it takes CAP_SYS_ADMIN.
+    """
+    chosen = _lockdown_chosen()
+    if chosen not in {"", "none"}:
+        return f"its lockdown is on ({chosen})"
+    if capabilities.SYS_ADMIN.name not in capabilities.effective():
+        return f"that takes {capabilities.SYS_ADMIN.name}"
+    return ""
+
+
+def _lockdown_chosen() -> str:
+    """``none``, ``integrity``, ``confidentiality``; empty where it can't be read."""
     try:
         text = _LOCKDOWN.read_text(encoding="ascii")
     except OSError:
+        return ""
+    return text[text.find("[") + 1 : text.find("]")]
+
+
+def _lockdown() -> Feature:
+    """Whether lockdown leaves the agent alone: ``integrity`` does all but, ``confidentiality`` forbids perf events."""
+    chosen = _lockdown_chosen()
+    if not chosen:
         return Feature("kernel lockdown", "unknown", False, f"{_LOCKDOWN} can't be read: securityfs isn't mounted")
-    chosen = text[text.find("[") + 1 : text.find("]")]
     if chosen != "confidentiality":
-        return Feature("kernel lockdown", "yes", False, f"{chosen}: nothing here is affected")
+        affected = "nothing here is affected" if chosen == "none" else "forbids --propagation write, nothing else here"
+        return Feature("kernel lockdown", "yes", False, f"{chosen}: {affected}")
     return Feature("kernel lockdown", "no", False, f"{chosen}: perf events are forbidden", "boot without it")
 
 

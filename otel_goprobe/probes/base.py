@@ -101,6 +101,24 @@ class AtReturns:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """On each instruction of `caller` that calls `callee`: its arguments are in their registers."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.caller)
+        _never_inlined(binary, self.callee)
+        sites = binary.call_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"no call of {self.callee} in {self.caller}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AfterCalls:
     """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
 
@@ -183,6 +201,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    writes: bool = False
+    """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -76,6 +77,7 @@ CANCELLATIONS = frozenset(("net.canceledError",))
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
+_WRITE_HEADERS = "net/http.Header.writeSubset"
 _PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "$&+,/:;=@"
 """What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
@@ -332,6 +334,16 @@ LIBRARY = Library(
             option="lineage",
         ),
         Hook(
+            Role.DETAIL,
+            (
+                Way("write_request_headers", AtCalls("net/http.(*Request).write", _WRITE_HEADERS)),
+                Way("write_request_headers", AtStart(_WRITE_HEADERS, arguments=(1, 2, 3))),
+            ),
+            lost="traceparent headers over TLS to other hosts",
+            option="write",
+            writes=True,
+        ),
+        Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
             lost="all requests",
@@ -354,9 +366,15 @@ LIBRARY = Library(
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
+        Field("persist_conn_bw", "net/http.persistConn", "bw"),
+        Field("buffered_writer_err", "bufio.Writer", "err"),
+        Field("buffered_writer_buf", "bufio.Writer", "buf"),
+        Field("buffered_writer_n", "bufio.Writer", "n"),
+        Field("buffered_writer_wr", "bufio.Writer", "wr"),
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),
+        Field("request_header", "net/http.Request", "Header"),
         Field("request_ctx", "net/http.Request", "ctx", required=True),
         Field("request_response", "net/http.Request", "Response", lost="http.request.resend_count"),
         Field("response_request", "net/http.Response", "Request"),
