@@ -7,7 +7,7 @@ import pytest
 from otel_goprobe.config import Config, OtlpConfig, Selection, Selector, SelectorKind, ServiceRule
 from otel_goprobe.discovery.components import component_of, components, trace_exporter_of
 from otel_goprobe.discovery.resource import resource_attributes, service_version
-from otel_goprobe.discovery.selection import judge, matches, program_name, only_executable
+from otel_goprobe.discovery.selection import judge, matches, only_executable, program_name
 from otel_goprobe.errors import UsageError
 from otel_goprobe.model import BuildInfo, GoProcess, Module
 
