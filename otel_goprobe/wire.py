@@ -35,11 +35,14 @@ def allowed(config: Config, core: kernel.Program) -> Config:
     if not config.write:
         return config
     try:
+        kernel.require_writing()
         core.require(entry.name for entry in core.unit.programs if entry.writes)
     except KernelError as error:
-        reason = kernel.writing_refused() or error.message
-        log.warning("--propagation write: the kernel refuses programs that write to a process's memory: %s", reason)
-        log.warning("no traceparent header is sent over TLS to other hosts, as --propagation wire")
+        log.warning(
+            "--propagation write: the kernel refuses programs that write to a process's memory, as --propagation wire:"
+            " %s",
+            error,
+        )
         return dataclasses.replace(config, propagation="wire")
     log.info("--propagation write: memory of traced programs is written to, which the kernel's log says as well")
     return config

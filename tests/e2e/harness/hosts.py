@@ -123,7 +123,7 @@ class Traced:
         outcomes = [agent.stop(timeout_s=self._stop_s) for agent in self._agents]
         for outcome in outcomes:
             assert outcome.balanced
-            assert outcome.dropped == {}
+            assert outcome.dropped == {}, outcome
         near, far = (receiver.spans for receiver in self._receivers)
         return (
             {str(span.attributes["url.full"]).partition("?")[0].rpartition("/")[2]: span for span in near},

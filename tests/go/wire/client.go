@@ -145,7 +145,7 @@ func (c *client) one(kind string, size int) sent {
 		request.Header.Set("traceparent", result.Own)
 	case "raw", "many":
 		// As no Header method would spell it; beside many others in the second.
-		result.Own = fmt.Sprintf("00-%032x-%016x-00", rand.Uint64()|1, rand.Uint64()|1)
+		result.Own = fmt.Sprintf("00-%032x-%016x-01", rand.Uint64()|1, rand.Uint64()|1)
 		request.Header["traceParent"] = []string{result.Own}
 		for i := 0; kind == "many" && i < 50; i++ {
 			request.Header.Set(fmt.Sprintf("X-Any-%d", i), "value")
