@@ -5,17 +5,22 @@ The client logs what it sent, the server what arrived; spans are compared with b
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
+
+import psutil
 
 from harness.agent import ATTACH_S, STOP_S, Agent, Outcome
 from harness.receiver import Receiver, Span
 from harness.target import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -32,20 +37,24 @@ class Program:
         namespace: its name.
         arguments: the program's.
         wait_s: what is waited for at most.
+        prefix: command that starts it.
     """
 
-    def __init__(self, exe: Path, namespace: str, *arguments: str, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, exe: Path, namespace: str, *arguments: str, wait_s: float = WAIT_S, prefix: Sequence[str] = ()
+    ) -> None:
         self._wait_s = wait_s
         self.process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{namespace}", exe, *arguments],
+            [*prefix, "nsenter", f"--net=/run/netns/{namespace}", exe, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.pid = self.process.pid
         self.stdout, self.stderr = Output(self.process.stdout), Output(self.process.stderr)
         self.stdout.wait_for("^ready$", timeout_s=wait_s)
+        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        self.pid = next(process.pid for process in family if process.cmdline()[:1] == [str(exe)])
         self._done = 0
 
     @property
@@ -84,7 +93,8 @@ class Program:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # behind a prefix it has a parent, which ends with it
         self.process.communicate()
 
 
