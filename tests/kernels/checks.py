@@ -251,7 +251,7 @@ def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
         "Agent ended by `kill -9`": killed,
         "`--propagation wire`, to another host": hosts.wire,
         "`--propagation write`, TLS to another host": hosts.write,
-        "The same, agents ended by `kill -9` under load": hosts.write_killed,
+        "`--propagation write`, agents ended by `kill -9`": hosts.write_killed,
     }
     return {name: check for name, check in every.items() if text.lower() in name.lower()}
 
