@@ -33,8 +33,9 @@ _NEEDS = {
         "net_fd_raddr",
         "tcp_addr_port",
     ),
+    "write": ("persist_conn_bw", "buffered_writer_buf", "buffered_writer_n", "buffered_writer_wr"),
 }
-"""Members of ``struct target`` that C asks for."""
+"""Members of ``struct target`` that C asks for; the last are a client's."""
 
 
 def unreached(propagation: Propagation) -> str:
@@ -43,9 +44,13 @@ def unreached(propagation: Propagation) -> str:
 
 
 def possible(outcomes: Iterable[LibraryOutcome]) -> dict[str, str]:
-    """Return for ``read`` and ``local`` why an executable doesn't allow it; empty where it does."""
+    """Return for ``read``, ``local`` and, where there is a client, ``write`` why an executable doesn't allow it.
+
+    Empty where it does.
+    """
     reasons = {fact.fact.member: fact.reason for outcome in outcomes for fact in outcome.facts}
     return {
-        way: "; ".join(dict.fromkeys(reason for member in members if (reason := reasons.get(member, ""))))
+        way: "; ".join(dict.fromkeys(reason for member in members if (reason := reasons[member])))
         for way, members in _NEEDS.items()
+        if reasons.keys() >= set(members)
     }
