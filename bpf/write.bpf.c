@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
  * --propagation write: a traceparent header, written into the buffer in which net/http builds the head of a request that
- * include/wire.h has armed. Declared in otel_goprobe/probes/http_client.py; the only program that changes a target's memory.
+ * include/wire.h has armed. Declared in otel_goprobe/probes/propagation.py; the only program that changes a target's memory.
  */
 
 enum write_headers {
