@@ -1,4 +1,4 @@
-"""What `make test-versions`, `make test-wild` and `make test-libraries` saw, a JSON line a row -> its part of docs/compatibility.md.
+"""What `make test-versions`, `test-wild` and `test-libraries` saw, a JSON line a row -> parts of docs/compatibility.md.
 
     PYTHONPATH=tests python tests/e2e/compatibility.py versions ROWS PAGE
     PYTHONPATH=tests python tests/e2e/compatibility.py wild ROWS PAGE

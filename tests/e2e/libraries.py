@@ -1,4 +1,4 @@
-"""A library's declaration (tests/go/NAME/library.toml) and the spans of both sides -> what differs, for test_libraries.py.
+"""A library.toml (tests/go/NAME) and the spans of both sides -> what differs; called by test_libraries.py.
 
 A library gets rows in docs/compatibility.md by having a library.toml: no list names it.
 """
