@@ -96,6 +96,26 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
     )
 
 
+def calls_in_turn(code: Code, first: int, second: int) -> tuple[list[Place], list[Place]]:
+    """Tell the direct calls of two functions apart by whether they come one behind the other, in a straight line.
+
+    At a call the callee's arguments are in their registers.
+
+    Returns:
+        The calls of `first` that no call of `second` comes behind, and the calls of `second` that do come behind one.
+    """
+    if not code.machine.may_refer(code, first):
+        return [], []
+    alone, behind = [], []
+    branching = [each for each in code.instructions if each.kind is not Kind.PLAIN]
+    for each, following in zip(branching, branching[1:], strict=False):
+        if each.kind is Kind.CALL and each.target == first:
+            in_turn = following.kind is Kind.CALL and following.target == second
+            place = following if in_turn else each
+            (behind if in_turn else alone).append((place.address, place.content, "call, arguments in their registers"))
+    return alone, behind
+
+
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
     """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 
