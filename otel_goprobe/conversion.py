@@ -114,7 +114,8 @@ class Converter:
             first = records[found.first_rows[new]]
             columns = struct.library.columns(first, self)
             keys = (found.keys[number] for number in new)
-            struct.shapes.update(zip(keys, self._encoder.shapes(columns, first["fixed"]["header"]["links"]), strict=True))
+            made = self._encoder.shapes(columns, first["fixed"]["header"]["links"])
+            struct.shapes.update(zip(keys, made, strict=True))
             for number in np.flatnonzero(self._excluded(columns)).tolist():
                 struct.shapes[found.keys[new[number]]] = b""
         shapes, codes = [struct.shapes[key] for key in found.keys], found.codes

@@ -138,8 +138,8 @@ class _RunCommand(click.Command):
 @click.option(
     "--span-links",
     is_flag=True,
-    help="Watch every item that goes over a channel, so that requests of a goroutine that serves others' items, and have"
-    " no parent, are linked to the requests that the items come from.",
+    help="Watch every item that goes over a channel, so that requests that a goroutine sends without a parent are"
+    " linked to the requests whose items it received.",
 )
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")

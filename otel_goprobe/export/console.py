@@ -19,7 +19,7 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from otel_goprobe.export.decode import Span, decode
+from otel_goprobe.export.decode import Link, Span, decode
 from otel_goprobe.export.queued import Outcome
 
 if TYPE_CHECKING:
@@ -106,10 +106,14 @@ def _json_line(span: Span) -> str:
             "scope": span.scope,
             "attributes": dict(span.attributes),
             "resource": dict(span.resource),
-            **({"links": [{"traceId": link.trace_id, "spanId": link.span_id} for link in span.links]} if span.links else {}),
+            **({"links": [_link(link) for link in span.links]} if span.links else {}),
         },
         ensure_ascii=False,
     )
+
+
+def _link(link: Link) -> dict[str, str]:
+    return {"traceId": link.trace_id, "spanId": link.span_id}
 
 
 def _trees(spans: Iterable[Span]) -> Iterator[Line]:

@@ -135,8 +135,8 @@ class Encoder:
             end_unix_ns=columns.end_unix_ns,
             links=columns.links,
         )
-        counts = None if columns.links is None else columns.links.counts
-        return self.requests(columns.scope, occurrences, self.shapes(columns, counts), np.arange(len(columns)), resources)
+        shapes = self.shapes(columns, None if columns.links is None else columns.links.counts)
+        return self.requests(columns.scope, occurrences, shapes, np.arange(len(columns)), resources)
 
     def shapes(self, columns: SpanColumns, links: npt.NDArray[np.integer] | None = None) -> list[bytes]:
         """Encode what a span says besides ids, times and links, for each row of `columns`.
@@ -359,9 +359,9 @@ def _pieces(
     own_bytes = np.where(has_parent, _OWN.itemsize, _ROOT_BYTES)
     if occurrences.links is not None:
         ends = np.cumsum(occurrences.links.counts)
-        encoded = _links(occurrences.links)
+        links = _links(occurrences.links)
         for row in np.flatnonzero(occurrences.links.counts).tolist():
-            own[row] += encoded[ends[row] - occurrences.links.counts[row] : ends[row]].tobytes()
+            own[row] += links[ends[row] - occurrences.links.counts[row] : ends[row]].tobytes()
         own_bytes += _LINK.itemsize * occurrences.links.counts
     pieces = [b""] * (2 * len(own))
     pieces[::2] = map(shapes.__getitem__, codes.tolist())
@@ -372,8 +372,8 @@ def _pieces(
 
 def _links(links: Links) -> npt.NDArray[np.void]:
     block = np.empty(len(links.span_id), _LINK)
-    for name, encoded in _LINK_TAGS.items():
-        block[name] = np.void(encoded)
+    for name, its_tag in _LINK_TAGS.items():
+        block[name] = np.void(its_tag)
     block["trace_id"] = links.trace_id
     block["span_id"] = links.span_id
     block["flags"] = links.trace_flags.astype(np.uint32) | _HAS_IS_REMOTE

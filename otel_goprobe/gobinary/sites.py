@@ -8,6 +8,7 @@ function's bytes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import UnsupportedBinaryError
@@ -106,9 +107,10 @@ def calls_in_turn(code: Code, first: int, second: int) -> tuple[list[Place], lis
     """
     if not code.machine.may_refer(code, first):
         return [], []
-    alone, behind = [], []
+    alone: list[Place] = []
+    behind: list[Place] = []
     branching = [each for each in code.instructions if each.kind is not Kind.PLAIN]
-    for each, following in zip(branching, branching[1:], strict=False):
+    for each, following in pairwise(branching):
         if each.kind is Kind.CALL and each.target == first:
             in_turn = following.kind is Kind.CALL and following.target == second
             place = following if in_turn else each

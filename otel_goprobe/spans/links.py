@@ -1,4 +1,4 @@
-"""What the kernel says that spans are linked to -> `Links`; called by conversion.py where a record says that there are some.
+"""What the kernel says that spans are linked to -> `Links`; called by conversion.py where records say there is some.
 
 bpf/include/links.h keeps the links of a span in a map, since most have none and no record has room for eight.
 """
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def fetch_links(
-    headers: npt.NDArray[np.void], key: np.dtype[np.void], value: np.dtype[np.void], take: Callable[[bytes], bytes | None]
+    headers: npt.NDArray[np.void],
+    key: np.dtype[np.void],
+    value: np.dtype[np.void],
+    take: Callable[[bytes], bytes | None],
 ) -> Links | None:
     """Collect the links of spans.
 

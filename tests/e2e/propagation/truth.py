@@ -164,7 +164,7 @@ def judge(front: Sequence[Line], back: Sequence[Line], links: Sequence[Link], *,
     for line in sent:
         call = spans.get((CLIENT, line.path))
         of_calls.compare(line, call, requests.get(line.id), root=line.id not in requests)
-        of_links.compare_links(line, call, [requests[id] for id in (line.id, *line.others) if id in requests])
+        of_links.compare_links(line, call, [requests[one] for one in (line.id, *line.others) if one in requests])
     for line in answered:
         at_back.compare(line, spans.get((SERVER, line.path)), spans.get((CLIENT, line.path)))
     return Verdict(
