@@ -103,6 +103,8 @@ class Config:
     propagation: Propagation = "local"
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
+    span_links: bool = False
+    """Whether channels are watched, for links to the requests whose items a goroutine received."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -191,6 +193,7 @@ class Flags:
     """``errors,slower=500ms``."""
     propagation: Propagation = "local"
     lineage: bool = False
+    span_links: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
     service_graph: bool = False
@@ -247,6 +250,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         tracecontext=_follows_headers(flags, environment, exporter),
         propagation=flags.propagation,
         lineage=flags.lineage,
+        span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

@@ -131,5 +131,7 @@ static __always_inline struct http_server_in_flight *parent_of(struct pt_regs *c
 		if (span && !live_span_started(&span->live, goid))
 			return 0;
 	}
-	return span && parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
+	if (!span || links_to_another(target, slot, GO_G(ctx), goid, span->span_id))
+		return 0;
+	return parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
 }

@@ -152,6 +152,31 @@ def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class AtCalls:
+    """Calls of `callee` in `caller`: those that no call of `before` follows, or else those that follow one of `behind`.
+
+    So two uses of one function are told apart, where nothing lies between the two calls but plain instructions.
+    """
+
+    caller: str
+    callee: str
+    before: str = ""
+    behind: str = ""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        names = (self.behind, self.callee) if self.behind else (self.callee, self.before)
+        first, second = (_function(binary, name) for name in names)
+        for name in (self.caller, *names):
+            _never_inlined(binary, name)
+        alone, behind = binary.call_sites(_function(binary, self.caller), first, second)
+        found = behind if self.behind else alone
+        if len(found) != 1:
+            raise UnplaceableError(f"{self.caller} calls {self.callee} in {len(found)} such places, not in one")
+        return found
+
+
 class Role(enum.IntEnum):
     """What a hook does for a span; also the order of attaching."""
 

@@ -24,6 +24,7 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
     AtErrorTest,
@@ -331,6 +332,7 @@ LIBRARY = Library(
             lost="parents over several goroutines",
             option="lineage",
         ),
+        *channels.HOOKS,
         Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
@@ -369,6 +371,7 @@ LIBRARY = Library(
         Field("url_path", "net/url.URL", "Path", required=True),
         Field("url_raw_path", "net/url.URL", "RawPath", required=True),
         Field("url_raw_query", "net/url.URL", "RawQuery", required=True),
+        *channels.FACTS,
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
@@ -387,7 +390,7 @@ LIBRARY = Library(
             network_attributes.NETWORK_PROTOCOL_VERSION,
         ),
     ),
-    options=("lineage",),
-    counters=("contexts_full",),
+    options=("lineage", channels.OPTION),
+    counters=("contexts_full", *channels.COUNTERS),
     headers=("http_client.h", "http_client_read.h"),
 )

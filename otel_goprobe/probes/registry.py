@@ -171,8 +171,10 @@ def unit(sources: Path) -> Unit:
             sources / "include/live.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
+            sources / "include/links.h",
             sources / "include/parents.h",
             *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
+            sources / "channels.bpf.c",
         ),
         programs=(
             *(UnitProgram(name) for name in sorted(programs)),
@@ -185,6 +187,7 @@ def unit(sources: Path) -> Unit:
             "span_header",
             "goroutine_key",
             "socket_layout",
+            "received_items",
             "red_key",
             "red_series",
             *(f"{library.stem}_in_flight" for library in libraries()),
