@@ -90,11 +90,12 @@ class Timer:
         self._action = action
         self._at = time.monotonic() + seconds
 
-    def run_if_due(self, now: float) -> None:
-        """Call it if its time has come."""
+    def run_if_due(self, now: float) -> float:
+        """Call it if its time has come; return when that will be."""
         if now >= self._at:
             self._action()
             self._at = now + self._seconds
+        return self._at
 
 
 class Agent:
@@ -168,9 +169,10 @@ class Agent:
         if self.meter:
             self.meter.open()
         poll = select.poll()
-        poll.register(self.events.fileno(), select.POLLIN)
-        poll.register(self.signals.fileno(), select.POLLIN)
-        drain_at = events_at = time.monotonic()
+        events, signals = self.events.fileno(), self.signals.fileno()
+        poll.register(events, select.POLLIN)
+        poll.register(signals, select.POLLIN)
+        drain_at = events_at = timers_at = time.monotonic()
         timers = (
             Timer(COUNTERS_EVERY_S, self.read_counters),
             Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
@@ -179,19 +181,20 @@ class Agent:
         )
         while not (self.signals.stop or self.exporter.reader_gone or self.command_ended()):
             now = time.monotonic()
-            poll.modify(self.events.fileno(), select.POLLIN if now >= events_at else 0)
-            until = min(drain_at, events_at) if now < events_at else drain_at
-            ready = {descriptor for descriptor, _ in poll.poll(max(0, until - now) * 1e3)}
+            if now >= events_at:
+                poll.modify(events, select.POLLIN)
+            ready = poll.poll(max(0, (drain_at if now >= events_at else min(drain_at, events_at)) - now) * 1e3)
             now = time.monotonic()
-            if self.signals.fileno() in ready:
+            if ready:
                 self.signals.clear()
-            if self.events.fileno() in ready and self.follow_events():
-                events_at = now + EVENTS_APART_S
+                if self.follow_events():
+                    poll.modify(events, 0)
+                    events_at = now + EVENTS_APART_S
             if now >= drain_at:
                 self.drain_if_worth(now)
                 drain_at = max(drain_at + self.pace.interval_s, now)
-            for timer in timers:
-                timer.run_if_due(now)
+            if now >= timers_at:
+                timers_at = min(timer.run_if_due(now) for timer in timers)
 
     def read_counters(self) -> None:
         """Take over what the kernel counted."""
