@@ -298,6 +298,20 @@ class SpanKind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Links:
+    """Spans that others are linked to: OTLP's ``Span.links``, without attributes."""
+
+    counts: npt.NDArray[np.intp]
+    """Shape (n,): how many each of n spans has."""
+    trace_id: npt.NDArray[np.uint8]
+    """Shape (m, 16), m the sum of `counts`: those of the first span, of the second and so on."""
+    span_id: npt.NDArray[np.uint8]
+    """Shape (m, 8)."""
+    trace_flags: npt.NDArray[np.uint8]
+    """Shape (m,): W3C's, of the spans linked to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Occurrences:
     """What differs in each of several spans of one scope; every array has n rows."""
 
@@ -311,6 +325,8 @@ class Occurrences:
     """Shape (n, 8); all zero for a root."""
     start_unix_ns: npt.NDArray[np.uint64]
     end_unix_ns: npt.NDArray[np.uint64]
+    links: Links | None = None
+    """None where no span has any."""
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -342,6 +358,8 @@ class SpanColumns:
     error: npt.NDArray[np.bool_]
     """Status ERROR, else UNSET."""
     attributes: Mapping[str, Strings | Integers | Booleans]
+    links: Links | None = None
+    """None where no span has any."""
 
     def __len__(self) -> int:
         return len(self.slot)

@@ -24,6 +24,7 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
     AtErrorTest,
@@ -37,7 +38,6 @@ from otel_goprobe.probes.base import (
     Itab,
     Library,
     Role,
-    Variable,
     Way,
 )
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
@@ -332,6 +332,7 @@ LIBRARY = Library(
             lost="parents over several goroutines",
             option="lineage",
         ),
+        *channels.HOOKS,
         WRITE_HOOK,
         Hook(
             Role.START,
@@ -341,18 +342,11 @@ LIBRARY = Library(
         ),
     ),
     facts=(
-        Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
-        Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
-        Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("op_error_itab", "*net.OpError", "error", required=False),
         Itab("nothing_written_itab", "net/http.nothingWrittenError", "error", required=False),
         Itab("read_error_itab", "net/http.transportReadFromServerError", "error", required=False),
         Field("g_parent_goid", "runtime.g", "parentGoid", lost="parents by the goroutine that started one"),
-        Variable("runtime_sched", "runtime.sched", lost="parents by the goroutine that started one"),
-        Field("g_m", "runtime.g", "m"),
-        Field("m_p", "runtime.m", "p"),
-        Field("p_goidcache", "runtime.p", "goidcache", lost="parents by the goroutine that started one"),
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
@@ -373,6 +367,7 @@ LIBRARY = Library(
         Field("url_path", "net/url.URL", "Path", required=True),
         Field("url_raw_path", "net/url.URL", "RawPath", required=True),
         Field("url_raw_query", "net/url.URL", "RawQuery", required=True),
+        *channels.FACTS,
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
@@ -391,7 +386,8 @@ LIBRARY = Library(
             network_attributes.NETWORK_PROTOCOL_VERSION,
         ),
     ),
-    options=("lineage",),
-    counters=("contexts_full",),
+    options=("lineage", channels.OPTION),
+    counters=channels.COUNTERS,
+    finds_parents=True,
     headers=("http_client.h", "http_client_read.h"),
 )
