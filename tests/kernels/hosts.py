@@ -25,6 +25,8 @@ WAIT_S = 300.0
 KINDS = ("get", "post", "chunked", "expect", "file", "own", "raw", "many", "header", "close", "long")
 REQUESTS = 23
 MIXED_REQUESTS = 307
+NICE = ("nice", "-n", "19")
+"""Of programs that never pause: the agents need a processor as well."""
 BUFFER_BYTES = 4096
 """net/http/transport.go, Transport.writeBufferSize."""
 LINE_BYTES = 70
@@ -92,11 +94,13 @@ def write_killed(guest: Guest) -> str:
     """Agents come, two at a time, and are killed while requests are under way: none fails, is changed or has two."""
     with (
         Hosts() as hosts,
-        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", wait_s=WAIT_S) as server,
-        Program(guest.hosts_program, hosts.near, "client", f"https://{server.address}", wait_s=WAIT_S) as client,
+        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", wait_s=WAIT_S, prefix=NICE) as server,
+        Program(
+            guest.hosts_program, hosts.near, "client", f"https://{server.address}", wait_s=WAIT_S, prefix=NICE
+        ) as client,
         Receiver() as receiver,
     ):
-        client.tell("mixed", 1_000_000, -20_000, 8)
+        client.tell("mixed", 1_000_000, -20_000, 4)
         for _ in range(2):
             environment = {**guest.environment, **receiver.environment}
             with ExitStack() as stack:
