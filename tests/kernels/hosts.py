@@ -92,12 +92,11 @@ def is_full(sent: Mapping[str, Any], arrived: Mapping[str, Any], address: str) -
 
 def write_killed(guest: Guest) -> str:
     """Agents come, two at a time, and are killed while requests are under way: none fails, is changed or has two."""
+    waiting: dict[str, Any] = {"wait_s": WAIT_S, "prefix": NICE}
     with (
         Hosts() as hosts,
-        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", wait_s=WAIT_S, prefix=NICE) as server,
-        Program(
-            guest.hosts_program, hosts.near, "client", f"https://{server.address}", wait_s=WAIT_S, prefix=NICE
-        ) as client,
+        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", **waiting) as server,
+        Program(guest.hosts_program, hosts.near, "client", f"https://{server.address}", **waiting) as client,
         Receiver() as receiver,
     ):
         client.tell("mixed", 1_000_000, -20_000, 4)
