@@ -10,6 +10,7 @@ from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
 from otel_goprobe.kernel.sockhash import Sockets
+from otel_goprobe.kernel.tasks import thread_pointer_offset
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -27,4 +28,5 @@ __all__ = [
     "describe_sockets",
     "load",
     "probe_features",
+    "thread_pointer_offset",
 ]
