@@ -127,9 +127,7 @@ def main() -> None:
         results["receiver"] = receiver.what
         for way in options.ways:
             print(f"{time.strftime('%H:%M:%S')} {way}", file=sys.stderr, flush=True)
-            runs = [
-                measure(server, receiver, WAYS[way], options.rates, options.seconds) for _ in range(options.runs)
-            ]
+            runs = [measure(server, receiver, WAYS[way], options.rates, options.seconds) for _ in range(options.runs)]
             results["ways"][way] = median(runs)
     give(results, {"rates": text(results)}, json_path=options.json, document=options.into)
 
