@@ -30,8 +30,6 @@ struct http_server_in_flight {
 	u64 mux_goroutine;
 	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
 	u64 panic_type;		  /* address in the file, without bias */
-	struct go_string method_text;
-	struct go_string uri;
 	struct go_string host;
 	u64 protocol_major;
 	u64 protocol_minor;
@@ -54,18 +52,8 @@ struct http_server_in_flight {
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct live_span live;
 	struct connection_key joined; /* the connection as its client's side knows it */
-	u64 scratch[GO_BLOCK_BYTES / 8];  /* for the start, in place of the stack, which has 512 bytes */
+	struct connection scratch;    /* for a connection's first request, in place of the stack, which has 512 bytes */
 };
-
-/* Uses of `scratch`, one after the other. */
-union http_server_scratch {
-	struct go_block block;
-	struct go_walk walk;
-	struct traceparent_text text;
-	struct connection connection;
-};
-
-_Static_assert(sizeof(union http_server_scratch) <= GO_BLOCK_BYTES, "scratch of http_server_in_flight");
 
 struct http_server_fixed {
 	struct span_header header;
