@@ -63,6 +63,7 @@ union http_server_scratch {
 	struct go_walk walk;
 	struct traceparent_text text;
 	struct connection connection;
+	struct b3_walk b3;
 };
 
 _Static_assert(sizeof(union http_server_scratch) <= GO_BLOCK_BYTES, "scratch of http_server_in_flight");

@@ -208,6 +208,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)
