@@ -262,6 +262,7 @@ class Targets:
             "received",
             "span_links",
             "channel_items",
+            "write_armed",
         ):
             of_goroutines = self._program.maps[name]
             for key in _of_slot(of_goroutines, slot, key_dtype):

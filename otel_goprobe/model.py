@@ -123,6 +123,8 @@ class UnitProgram:
     kind: ProgramKind = "uprobe"
     event: str = ""
     """The raw tracepoint's name, such as ``sched_process_exec``."""
+    writes: bool = False
+    """Into the memory of processes: loaded only where it is named, since not every kernel allows that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,8 +221,8 @@ int http_client_connection(struct pt_regs *ctx)
 	request->peer_port = connection->tuple.remote_port;
 	request->connection = connection->key;
 	connection_publish(target, &request->connection, &request->context, request->span_id);
-	wire_arm(target, slot, &connection->tuple, go_read_word(GO_ARG1(ctx), target->persist_conn_tls_state) != 0,
-		 &request->context, request->span_id);
+	wire_arm(target, slot, KIND_http_client, &connection->tuple, GO_ARG1(ctx), request->request, &request->context,
+		 request->span_id);
 	return 0;
 }
 

@@ -118,6 +118,16 @@ def calls_in_turn(code: Code, first: int, second: int) -> tuple[list[Place], lis
     return alone, behind
 
 
+def call_places(code: Code, callee: int) -> list[Place]:
+    """Every direct call of `callee`; nothing if there is a tail jump to it."""
+    if not code.machine.may_refer(code, callee):
+        return []
+    leading = [each for each in code.instructions if each.target == callee]
+    if any(each.kind is not Kind.CALL for each in leading):
+        return []
+    return [(each.address, each.content, "call, arguments in their registers") for each in leading]
+
+
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
     """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 

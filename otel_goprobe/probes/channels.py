@@ -7,7 +7,7 @@ lock, on emulated instructions but for the two functions' starts up to Go 1.20.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import AtCalls, AtStart, Fact, Field, Hook, Place, Role, Way
+from otel_goprobe.probes.base import AtCallInTurn, AtStart, Fact, Field, Hook, Place, Role, Way
 
 OPTION = "span_links"
 COUNTERS = ("links_cut", "links_lost")
@@ -24,10 +24,10 @@ def _hook(program: str, place: Place) -> Hook:
 HOOKS = (
     _hook("channel_give", AtStart("runtime.send", arguments=(1, 2))),
     _hook("channel_meet", AtStart("runtime.recv", arguments=(1, 2))),
-    _hook("channel_put", AtCalls("runtime.chansend", _MOVE, before=_CLEAR)),
-    _hook("channel_put", AtCalls("runtime.selectgo", _MOVE, before=_CLEAR)),
-    _hook("channel_take", AtCalls("runtime.chanrecv", _CLEAR, behind=_MOVE)),
-    _hook("channel_take", AtCalls("runtime.selectgo", _CLEAR, behind=_MOVE)),
+    _hook("channel_put", AtCallInTurn("runtime.chansend", _MOVE, before=_CLEAR)),
+    _hook("channel_put", AtCallInTurn("runtime.selectgo", _MOVE, before=_CLEAR)),
+    _hook("channel_take", AtCallInTurn("runtime.chanrecv", _CLEAR, behind=_MOVE)),
+    _hook("channel_take", AtCallInTurn("runtime.selectgo", _CLEAR, behind=_MOVE)),
 )
 FACTS: tuple[Fact, ...] = (
     Field("hchan_dataqsiz", "runtime.hchan", "dataqsiz"),

@@ -84,6 +84,15 @@ def test_a_call_is_found_at_instructions_only() -> None:
     assert sites.calls(code(hidden, "c3"), CALLEE) == ()
 
 
+def test_every_call_is_a_place() -> None:
+    """On the call itself; none where the callee is left for by a jump, for its caller's frame is gone by then."""
+    twice = code(call(0), "90", call(6), "c3")
+    assert [address for address, *_ in sites.call_places(twice, CALLEE)] == [0x1000, 0x1006]
+    assert all(cost(content) is Cost.EMULATED for _, content, _ in sites.call_places(twice, CALLEE))
+    assert sites.call_places(code(call(0), call(5, opcode="e9")), CALLEE) == []
+    assert sites.call_places(code("90", "c3"), CALLEE) == []
+
+
 def test_results_on_the_next_emulated_instruction() -> None:
     """Past a load that spares the result registers."""
     # mov %rsp-relative load into rdx writes no result; then jmp
