@@ -76,6 +76,8 @@ static __always_inline struct http_server_in_flight *http_server_connect(struct 
 	request->tls = go_read_word(request->connection, target->conn_tls_state) != 0;
 	connection_of_server(target, key->slot, request->connection, request->bias,
 			     &((union http_server_scratch *)request->scratch)->connection, &request->joined);
+	if (request->joined.port)
+		wire_serve(target, key->slot, &((union http_server_scratch *)request->scratch)->connection.tuple);
 	peer = go_read_string(request->connection, target->conn_remote_addr);
 	bytes = peer.length;
 	CLAMP(bytes, 48);
