@@ -11,7 +11,7 @@
  * says of the last one, so that nothing outlives a channel whose memory is used again. */
 BPF_TABLE("lru_hash", struct goroutine_key, struct span_link, channel_items, 65536);
 
-static __always_inline struct span_link channel_item_of(struct http_server_in_flight *span)
+static __always_inline struct span_link channel_item_of(struct server_span *span)
 {
 	struct span_link item = {
 		.trace_id = {span->context.trace_id[0], span->context.trace_id[1]},
@@ -39,7 +39,7 @@ static __always_inline void channel_deliver(struct target *target, u32 slot, u64
 		items->count = 0;
 		return;
 	}
-	if (parent_on_goroutine(g, slot))
+	if (parent_on_goroutine(target, g, slot))
 		return;
 	goid = go_read_word(g, target->g_goid);
 	if (!items) {
@@ -68,7 +68,7 @@ static __always_inline void channel_deliver(struct target *target, u32 slot, u64
  * gives its item to a receiver that waits, in a select or not. Registers: c = ARG1, sg = ARG2, the receiver's. */
 int channel_give(struct pt_regs *ctx)
 {
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	struct span_link item;
 	struct target *target;
 	u32 slot;
@@ -80,7 +80,7 @@ int channel_give(struct pt_regs *ctx)
 	if (!(go_read_word(GO_ARG1(ctx), target->hchan_elemsize) & 0xffff))
 		return 0;
 	g = go_read_word(GO_ARG2(ctx), target->sudog_g);
-	span = parent_on_goroutine(GO_G(ctx), slot);
+	span = parent_on_goroutine(target, GO_G(ctx), slot);
 	if (span) {
 		item = channel_item_of(span);
 		channel_deliver(target, slot, g, &item);
@@ -96,7 +96,7 @@ int channel_give(struct pt_regs *ctx)
 int channel_meet(struct pt_regs *ctx)
 {
 	struct goroutine_key place = {};
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	struct span_link item, *first;
 	struct target *target;
 	u64 bytes, sender;
@@ -109,7 +109,7 @@ int channel_meet(struct pt_regs *ctx)
 	if (!bytes)
 		return 0;
 	sender = go_read_word(GO_ARG2(ctx), target->sudog_g);
-	span = parent_on_goroutine(sender, slot);
+	span = parent_on_goroutine(target, sender, slot);
 	if (span)
 		item = channel_item_of(span);
 	if (!go_read_word(GO_ARG1(ctx), target->hchan_dataqsiz)) {
@@ -132,7 +132,7 @@ int channel_meet(struct pt_regs *ctx)
 int channel_put(struct pt_regs *ctx)
 {
 	struct goroutine_key place = {.goid = GO_ARG2(ctx)};
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	struct span_link item;
 	struct target *target;
 	u32 slot;
@@ -141,7 +141,7 @@ int channel_put(struct pt_regs *ctx)
 	if (!target)
 		return 0;
 	place.slot = slot;
-	span = parent_on_goroutine(GO_G(ctx), slot);
+	span = parent_on_goroutine(target, GO_G(ctx), slot);
 	/* The type's size comes first: src/internal/abi/type.go. */
 	if (!span || !go_read_word(GO_ARG1(ctx), 0)) {
 		channel_items.delete(&place);

@@ -105,6 +105,8 @@ class Config:
     b3multi: bool = False
     """It names ``b3multi``: likewise ``X-B3-TraceId`` and those with it."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
+    """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
     span_links: bool = False
@@ -134,6 +136,10 @@ class Config:
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
     """What was ignored in the environment, a sentence each."""
+
+    def has(self, option: str) -> bool:
+        """Tell whether the run has an option that probes ask for, a library's own or one of these attributes."""
+        return option in self.library_flags or bool(getattr(self, option, False))
 
     @property
     def local(self) -> bool:
@@ -201,6 +207,7 @@ class Flags:
     always_sample: str = ""
     """``errors,slower=500ms``."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
     lineage: bool = False
     span_links: bool = False
     max_in_flight: int = 16384
@@ -261,6 +268,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         b3="b3" in followed,
         b3multi="b3multi" in followed,
         propagation=flags.propagation,
+        library_flags=flags.library_flags,
         lineage=flags.lineage,
         span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),

@@ -338,7 +338,7 @@ class Sockets:
             self.program.maps["wire_served"].update(_U32.pack(port), _U32.pack(slot))
 
     def forget(self, slot: int) -> None:
-        """Let go of a target's ports, its sockets, which from then on are as they were, and those it has yet to make."""
+        """Let go of a target's ports, of its sockets, which are as they were from then on, and of those to come."""
         for key, (link, slots) in tuple(self._cgroups.items()):
             slots.discard(slot)
             if not slots:

@@ -180,7 +180,7 @@ def test_many_heads_in_a_row(watched: Watched, hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sockets_from_before(cache_dir: Path, hosts: Hosts, family: str) -> None:
-    """Taken in by pidfd_getfd; listening and accepted sockets aren't, nor those to the host's servers that are traced."""
+    """Taken in by pidfd_getfd; listening and accepted sockets aren't, nor those to traced servers of the host."""
     request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
     with (
         Exchange(hosts, family) as connection,
