@@ -102,7 +102,9 @@ static __always_inline struct http_server_in_flight *http_server_connect(struct 
 	request->connection = go_read_word(response, target->response_conn);
 	request->tls = go_read_word(request->connection, target->conn_tls_state) != 0;
 	connection_of_server(target, key->slot, request->connection, request->bias,
-			     &request->scratch, &request->joined);
+			     &request->scratch.connection, &request->joined);
+	if (request->joined.port)
+		wire_serve(target, key->slot, &request->scratch.connection.tuple);
 	peer = go_read_string(request->connection, target->conn_remote_addr);
 	bytes = peer.length;
 	CLAMP(bytes, 48);

@@ -226,6 +226,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
     writes: bool = False
     """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 

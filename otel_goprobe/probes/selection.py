@@ -139,7 +139,7 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(
-            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option)
+            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
             for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
             if hook.way
         ),
