@@ -311,6 +311,11 @@ class GoBinary:
         return sites.calls(self._code(function), callee.address)
 
     @_damage_told
+    def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
+        """The direct calls of `callee` in `caller`, which find its arguments in their registers."""
+        return tuple(self._site(caller, *each) for each in sites.call_places(self._code(caller), callee.address))
+
+    @_damage_told
     def result_sites(
         self, caller: Function, callee: Function, results: Sequence[int] = (1, 2, 3, 4)
     ) -> tuple[Site, ...]:

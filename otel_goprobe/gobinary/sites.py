@@ -96,6 +96,14 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
     )
 
 
+def call_places(code: Code, callee: int) -> list[Place]:
+    """The direct calls of, and jumps to, `callee` themselves: its arguments are in their registers there."""
+    where = set(calls(code, callee))
+    return [
+        (each.address, each.content, "calls with the arguments") for each in code.instructions if each.address in where
+    ]
+
+
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
     """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 

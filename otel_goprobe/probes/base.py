@@ -101,6 +101,21 @@ class AtReturns:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """At each call of `callee` in `caller`, which the kernel emulates; its arguments are in their registers."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        sites = binary.call_sites(_function(binary, self.caller), _function(binary, self.callee))
+        if not sites:
+            raise UnplaceableError(f"{self.caller} doesn't call {self.callee}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AfterCalls:
     """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
 

@@ -26,6 +26,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -326,7 +327,10 @@ LIBRARY = Library(
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_client_goroutine", AtReturns("runtime.newproc1")),),
+            (
+                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+            ),
             lost="parents over several goroutines",
             option="lineage",
         ),

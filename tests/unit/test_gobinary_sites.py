@@ -84,6 +84,15 @@ def test_a_call_is_found_at_instructions_only() -> None:
     assert sites.calls(code(hidden, "c3"), CALLEE) == ()
 
 
+def test_calls_and_tail_jumps_are_sites_with_their_arguments() -> None:
+    """The instructions themselves, emulated both; a call of another function isn't one."""
+    found = sites.call_places(code(call(0), call(5, 0x3000), call(10, opcode="e9")), CALLEE)
+    assert [(address, cost(content)) for address, content, _ in found] == [
+        (0x1000, Cost.EMULATED),
+        (0x100A, Cost.EMULATED),
+    ]
+
+
 def test_results_on_the_next_emulated_instruction() -> None:
     """Past a load that spares the result registers."""
     # mov %rsp-relative load into rdx writes no result; then jmp
