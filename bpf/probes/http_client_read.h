@@ -53,7 +53,6 @@ static __always_inline struct go_string http_client_read_request(struct target *
 								 struct http_client_in_flight *request)
 {
 	struct go_string method;
-	u64 url[HTTP_CLIENT_URL_BYTES / 8];
 	u64 words[3] = {}; /* Method and URL, the first fields since Go 1.0 */
 
 	if (target->request_method == 0 && target->request_url == 16) {
@@ -64,8 +63,7 @@ static __always_inline struct go_string http_client_read_request(struct target *
 		method = go_read_string(request->request, target->request_method);
 		words[2] = go_read_word(request->request, target->request_url);
 	}
-	read_user_present(url, sizeof(url), words[2]);
-	__builtin_memcpy(request->url, url, sizeof(url));
+	read_user_present(request->url, HTTP_CLIENT_URL_BYTES, words[2]);
 	return method;
 }
 

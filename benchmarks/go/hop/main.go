@@ -46,8 +46,7 @@ func main() {
 			}
 			response, err := client.Do(request)
 			if err != nil {
-				log.Print(err)
-				return
+				return // wrk has gone
 			}
 			io.Copy(io.Discard, response.Body)
 			response.Body.Close()
