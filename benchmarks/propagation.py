@@ -34,7 +34,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "none": ("--propagation", "none"),
     "read": ("--propagation", "read"),
     "local": ("--propagation", "local"),
-    "wire": ("--propagation", "wire"),
     "lineage": ("--propagation", "local", "--lineage"),
 }
 """Of the agent; what it does by itself is ``local``."""
@@ -147,18 +146,16 @@ def rows(one: Mapping[str, Mapping[str, Costs]]) -> dict[str, Cost]:
     started = lineage.hits or 1
     return {
         "a server's request, `none`": server["none"]["small"],
-        "`read`: without a header": server["read"]["small"] - server["none"]["small"],
-        "`read`: with a traceparent": server["read"]["header"] - server["none"]["header"],
-        "`local`: a request from elsewhere": server["local"]["small"] - server["read"]["small"],
-        "`local`: a request of a traced client": server["local"]["call"]
-        - server["local"]["small"]
-        - server["read"]["small"],
+        "`read`, without a header": server["read"]["small"],
+        "`read`, with a traceparent": server["read"]["header"],
+        "`local`, from elsewhere": server["local"]["small"],
+        "`local`, sent by a traced client": server["local"]["call"] - server["local"]["small"],
+        "a server's first request of a connection, `none`": server["none"]["close"],
+        "the same, `local`": server["local"]["close"],
         "a client's call, `none`": client["none"]["call"],
         "a client's call, `read`": client["read"]["call"],
         "a client's call, `local`": client["local"]["call"],
-        "a client's call, `wire`, within the host": client["wire"]["call"],
-        "a new connection, a server's": server["local"]["close"] - server["local"]["small"],
-        "a new connection, a client's, `local`": client["local"]["connect"] - client["local"]["call"],
+        "the same over a new connection": client["local"]["connect"],
         "`--lineage`: a goroutine that is started": Cost(1, lineage.ns / started),
     }
 
