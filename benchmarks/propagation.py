@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import OTHER_CPUS, TARGET_CPU, give, in_words, machine, table
-from benchmarks.processes import Lines, Running, SharedCounter, cpu_ns, wait_until
+from benchmarks.processes import Lines, Running, SharedCounter, wait_until
 from benchmarks.programs import bench_program, need
 from benchmarks.sites import program_statistics, runs, tag
 from otel_goprobe import config, kernel, probes
@@ -51,14 +51,13 @@ LOADS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a request: hits and ns of BPF programs, CPU time of the target in µs."""
+    """Of a request: hits and ns of BPF programs."""
 
     hits: float
     ns: float
-    cpu_us: float = 0.0
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.hits - other.hits, self.ns - other.ns, self.cpu_us - other.cpu_us)
+        return Cost(self.hits - other.hits, self.ns - other.ns)
 
 
 Costs = dict[str, Cost]
@@ -74,15 +73,14 @@ class Hop(Running):
         super().__init__([bench_program("hop"), "-counter", self.counter.path], cpus=[TARGET_CPU])
         self.port = int(self.line())
 
-    def ask(self, load: str, seconds: int) -> tuple[int, float]:
-        """Ask as fast as it answers; return the number of requests and its CPU time in µs a request."""
+    def ask(self, load: str, seconds: int) -> int:
+        """Ask as fast as it answers; return the number of requests."""
         path, *flags = LOADS[load]
-        before, cpu = self.counter.value, cpu_ns(self.pid)
+        before = self.counter.value
         command = ["taskset", "-c", ",".join(map(str, OTHER_CPUS)), need("wrk", "wrk"), "-t1", f"-c{CONNECTIONS}"]
         url = f"http://127.0.0.1:{self.port}{path}"
         subprocess.run([*command, f"-d{seconds}s", *flags, url], stdout=subprocess.DEVNULL, check=True)
-        requests = self.counter.value - before
-        return requests, (cpu_ns(self.pid) - cpu) / 1e3 / requests
+        return self.counter.value - before
 
 
 def names_by_tag() -> dict[str, str]:
@@ -121,7 +119,7 @@ def measure(hop: Hop, option: str, seconds: int, names: Mapping[str, str]) -> di
         hop.ask("call", 1)
         for load in LOADS:
             before = counted(pid, names)
-            requests, cpu_us = hop.ask(load, seconds)
+            requests = hop.ask(load, seconds)
             time.sleep(0.05)
             spent = {
                 name: (after[0] - before[name][0], after[1] - before[name][1])
@@ -131,7 +129,6 @@ def measure(hop: Hop, option: str, seconds: int, names: Mapping[str, str]) -> di
                 library: Cost(
                     sum(hits for name, (hits, _) in spent.items() if name.startswith(library)) / requests,
                     sum(ns for name, (_, ns) in spent.items() if name.startswith(library)) / requests,
-                    cpu_us,
                 )
                 for library in LIBRARIES
             }
@@ -167,15 +164,7 @@ def text(measured: list[dict[str, dict[str, Costs]]]) -> str:
     for what in by_round[0]:
         hits, ns = (statistics.median(getattr(one[what], key) for one in by_round) for key in ("hits", "ns"))
         lines.append([what, f"{hits:.1f}", f"{ns:,.0f}"])
-    more = statistics.median(
-        (one["lineage"]["go"]["http_server"].cpu_us - one["local"]["go"]["http_server"].cpu_us)
-        / (one["lineage"]["go"]["http_client"].hits or 1)
-        for one in measured
-    )
-    return (
-        f"{table(['', 'hits', 'ns of BPF'], lines)}\n\n"
-        f"With `--lineage` each goroutine that is started takes the target {more:.1f} µs of CPU more, hit and all."
-    )
+    return table(["", "hits", "ns of BPF"], lines)
 
 
 def main() -> None:
@@ -198,7 +187,7 @@ def main() -> None:
         "rounds": [
             {
                 option: {
-                    load: {library: [cost.hits, cost.ns, cost.cpu_us] for library, cost in costs.items()}
+                    load: {library: [cost.hits, cost.ns] for library, cost in costs.items()}
                     for load, costs in loads.items()
                 }
                 for option, loads in one.items()
