@@ -328,7 +328,10 @@ LIBRARY = Library(
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_client_goroutine", AtReturns("runtime.newproc1")),),
+            (
+                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+            ),
             lost="parents over several goroutines",
             option="lineage",
         ),
