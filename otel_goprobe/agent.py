@@ -31,7 +31,7 @@ from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
 from otel_goprobe.pace import Pace
 from otel_goprobe.telemetry import Telemetry
-from otel_goprobe.wire import wire_for
+from otel_goprobe.wire import allowed, wire_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,6 @@ class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
-        self.config = config
         self.launch = launch
         self.memory = Memory()
         self.pace = Pace(config.batch.schedule_delay_s, time.monotonic())
@@ -117,6 +116,7 @@ class Agent:
                 lazily=True,
             )
         )
+        self.config = config = allowed(config, self.program)
         self.describe_sockets()
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.converter = Converter(self.program, config, self.telemetry, self.type_name)
