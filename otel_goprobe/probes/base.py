@@ -6,7 +6,7 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
+- `Field`, `Itab`, `Type`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
   member of ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
@@ -125,10 +125,12 @@ class AtErrorTest:
 
     caller: str
     callee: str
+    error: int = 2
+    """Number of the result that holds the error's type, from 1."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return (_error_test(binary, self.caller, self.callee)[0],)
+        return (_error_test(binary, self.caller, self.callee, self.error)[0],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +139,46 @@ class AtOtherReturns:
 
     caller: str
     callee: str
+    error: int = 2
+    """As for `AtErrorTest`."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return _error_test(binary, self.caller, self.callee)[1]
+        return _error_test(binary, self.caller, self.callee, self.error)[1]
 
 
-def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple[Site, ...]]:
+@dataclass(frozen=True, slots=True)
+class BehindEachCall:
+    """Once behind each call of `callee`, whose callers' names all begin with `callers`: on an emulated instruction, or in
+    the first of the functions that such a caller has deferred.
+    """
+
+    callers: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        callee = _function(binary, self.callee)
+        _never_inlined(binary, self.callee)
+        named = binary.functions([name for name in binary.function_names() if name.startswith(self.callers)])
+        callers = [function for function in named.values() if binary.calls(function, callee)]
+        if not callers:
+            raise UnplaceableError(f"nothing whose name begins with {self.callers} calls {self.callee}")
+        return tuple(site for caller in callers for site in self._behind(binary, caller, callee))
+
+    def _behind(self, binary: GoBinary, caller: Function, callee: Function) -> tuple[Site, ...]:
+        # Go 1.22 and newer, and older ones: cmd/compile names what defers a call with arguments.
+        deferred = binary.functions([f"{caller.name}.deferwrap1", f"{caller.name}.1"])
+        sites = binary.result_sites(caller, callee, ())
+        if not sites and not deferred:
+            raise UnplaceableError(f"no cheap place behind the call of {self.callee} in {caller.name}")
+        return sites or (binary.start_site(next(iter(deferred.values())), ()),)
+
+
+def _error_test(binary: GoBinary, caller: str, callee: str, error: int) -> tuple[Site, tuple[Site, ...]]:
     _never_inlined(binary, caller)
     _never_inlined(binary, callee)
-    found = binary.error_test(_function(binary, caller), _function(binary, callee))
+    found = binary.error_test(_function(binary, caller), _function(binary, callee), error)
     if found is None:
         raise UnplaceableError(f"no cheap place where {caller} asks for the error of {callee}")
     return found
@@ -220,6 +252,21 @@ class Itab:
 
 
 @dataclass(frozen=True, slots=True)
+class Type:
+    """Address of what describes a named type, or a pointer to one, before load bias, for C a ``u64``; 0 if unknown."""
+
+    member: str
+    name: str
+    lost: str = ""
+    """What a user misses without it."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"type {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class StructPresent:
     """Whether a struct is in the executable, a ``u16``, 0 or 1: a changed shape is told by presence, not by version."""
 
@@ -283,7 +330,7 @@ class ReadOnly:
         return "end of what is read-only"
 
 
-Fact = Field | Itab | StructPresent | Variable | ReadOnly | Block
+Fact = Field | Itab | Type | StructPresent | Variable | ReadOnly | Block
 
 
 class Conversion(Protocol):
