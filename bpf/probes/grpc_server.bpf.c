@@ -31,25 +31,11 @@ static __always_inline u64 grpc_server_join(struct target *target, u32 slot, u64
 					    struct grpc_server_in_flight *call, struct trace_context *context,
 					    u64 parent_span_id)
 {
-	struct goroutine_key own = {.goid = transport, .slot = slot, .kind = KIND_grpc_server};
 	struct connection_key *key = &call->scratch.key;
 	struct connection *connection;
-	u64 object;
 
-	if (target->grpc_server_conn == MISSING)
-		return parent_span_id;
-	connection = connection_known(&own);
+	connection = grpc_connection(target, slot, KIND_grpc_server, transport, target->grpc_server_conn, call->bias, stream);
 	if (!connection)
-		return parent_span_id;
-	object = go_read_interface(transport, target->grpc_server_conn);
-	/* Go uses memory again: what may be a new connection, whose first stream this is, is looked at anew. */
-	if (connection->generation != target->generation || connection->object != object || stream == 1) {
-		connection->generation = target->generation;
-		connection->object = object;
-		if (connection_resolve(target, transport + target->grpc_server_conn, call->bias, 1, connection))
-			count(slot, COUNTER_unjoinable_connections);
-	}
-	if (!connection->key.port)
 		return parent_span_id;
 	__builtin_memcpy(call->peer, connection->tuple.remote_ip, sizeof(call->peer));
 	__builtin_memcpy(call->local, connection->tuple.local_ip, sizeof(call->local));

@@ -4,7 +4,6 @@
  */
 
 #define GRPC_MAX_TRACESTATE 176
-#define GRPC_STATUS_NONE 0xffff /* no status was written */
 
 /* context.valueCtx: Context, key, val; src/context/context.go, the same in Go 1.17 to 1.27. */
 struct grpc_value_context {
@@ -87,18 +86,4 @@ static __always_inline u64 grpc_stream(struct target *target, u64 stream)
 	return target->grpc_stream_held == MISSING || target->grpc_stream_inline != MISSING
 		       ? stream
 		       : go_read_word(stream, target->grpc_stream_held);
-}
-
-/* A *status.Status says which code: 0, OK, where it is nil. */
-static __always_inline u16 grpc_status(struct target *target, u64 status)
-{
-	u32 code = 0;
-
-	if (target->grpc_status_code == MISSING)
-		return GRPC_STATUS_NONE;
-	/* The status' only field, in each version of grpc. */
-	status = go_read_word(status, 0);
-	if (status)
-		read_user_present(&code, sizeof(code), status + target->grpc_status_code);
-	return code;
 }

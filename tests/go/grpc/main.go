@@ -2,7 +2,8 @@
 // version of google.golang.org/grpc. It logs what it knows of each call as a JSON line, with the interval on
 // CLOCK_MONOTONIC; the tests compare spans with these lines.
 //
-//	grpc -listen 127.0.0.1:0 [-back HOST:PORT] [-workers 4]     a server; for /load.Front/ID it calls /load.Back/ID
+//	grpc -listen 127.0.0.1:0 [-workers 4]                       a server
+//	grpc -listen 127.0.0.1:0 -ids [-back HOST:PORT]             one that for /load.Front/ID calls /load.Back/ID
 //	grpc -to HOST:PORT -kinds unary,chat -times 23              a client; each SIGUSR1 makes it call, the kinds in turn
 //	grpc -to HOST:PORT -load 10007 -connections 4 -streams 100  the same with random ids in the methods
 //
@@ -30,6 +31,7 @@ var (
 	load          = flag.Int("load", 0, "how many calls with random ids, in place of -kinds")
 	connections   = flag.Int("connections", 4, "over which -load goes")
 	streams       = flag.Int("streams", 100, "of -load, at once")
+	ids           = flag.Bool("ids", false, "the server answers any method of load.Front and load.Back")
 	workers       = flag.Int("workers", 0, "goroutines that the server keeps for calls")
 	secure        = flag.Bool("tls", false, "with a certificate made at the start, which clients don't verify")
 	overHTTP      = flag.Bool("over-http", false, "the server is net/http's, with gRPC as its handler")

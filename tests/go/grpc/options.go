@@ -11,11 +11,11 @@ import (
 
 // serverOptions has any method of load.Front and load.Back be answered, so that a call's id can be its method.
 func serverOptions() []grpc.ServerOption {
-	options := []grpc.ServerOption{grpc.UnknownServiceHandler(identified)}
-	if *workers > 0 {
-		options = append(options, grpc.NumStreamWorkers(uint32(*workers)))
+	var options []grpc.ServerOption
+	if *ids {
+		options = append(options, grpc.UnknownServiceHandler(identified))
 	}
-	return options
+	return append(options, workerOptions()...)
 }
 
 var backend *grpc.ClientConn
