@@ -6,15 +6,13 @@
 #define GRPC_STATUS_NONE 0xffff /* no status was seen */
 #define GRPC_STATUS_UNKNOWN 2	/* codes.Unknown: an error that says no more */
 
-/* The code of a *status.Status, 0, OK, where it is nil. */
+/* The code of a *status.Status of genproto/googleapis/rpc, 0, OK, where it is nil. */
 static __always_inline u16 grpc_status(struct target *target, u64 status)
 {
 	u32 code = 0;
 
 	if (target->grpc_status_code == MISSING)
 		return GRPC_STATUS_NONE;
-	/* The status' only field, in each version of grpc. */
-	status = go_read_word(status, 0);
 	if (status)
 		read_user_present(&code, sizeof(code), status + target->grpc_status_code);
 	return code;

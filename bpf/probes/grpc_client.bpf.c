@@ -97,18 +97,19 @@ int grpc_client_stream(struct pt_regs *ctx)
 static __always_inline u16 grpc_client_status(struct target *target, u64 bias, u64 itab, u64 data)
 {
 	struct go_string text;
-	u32 letters = 0, code = 0;
+	u32 letters = 0;
 
 	if (!itab)
 		return 0;
 	if (itab == target->grpc_status_error_itab + bias) {
-		/* Up to grpc 1.3x an Error is what a Status holds since, rpc/status.Status. */
+		/* Since grpc 1.31 in a Status of grpc's own, as its only field. */
 		if (target->grpc_status_error_s != MISSING)
-			return grpc_status(target, go_read_word(data, target->grpc_status_error_s));
-		if (target->grpc_status_code != MISSING)
-			read_user_present(&code, sizeof(code), data + target->grpc_status_code);
-		return code;
+			return grpc_status(target, go_read_word(go_read_word(data, target->grpc_status_error_s), 0));
+		return grpc_status(target, go_read_word(data, target->grpc_status_error_e));
 	}
+	/* Up to grpc 1.27 the error is that status itself. */
+	if (itab == target->grpc_old_status_error_itab + bias)
+		return grpc_status(target, data);
 	if (itab == target->error_string_itab + bias) {
 		/* io.EOF, "Ending a stream with EOF indicates a success": stream.go, finish. */
 		text = go_read_string(data, 0);

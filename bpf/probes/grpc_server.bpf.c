@@ -133,7 +133,8 @@ int grpc_server_status(struct pt_regs *ctx)
 	key = grpc_server_key(ctx, slot);
 	call = grpc_server_inflight.lookup(&key);
 	if (call)
-		call->status = grpc_status(target, GO_ARG3(ctx));
+		/* The one field of grpc's own *status.Status, in each version. */
+		call->status = grpc_status(target, go_read_word(GO_ARG3(ctx), 0));
 	return 0;
 }
 

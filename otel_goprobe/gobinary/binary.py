@@ -335,9 +335,7 @@ class GoBinary:
         return tuple(self._site(caller, *each) for each in found)
 
     @_damage_told
-    def error_test(
-        self, caller: Function, callee: Function, error: int = 2
-    ) -> tuple[Site, tuple[Site, ...]] | None:
+    def error_test(self, caller: Function, callee: Function, error: int = 2) -> tuple[Site, tuple[Site, ...]] | None:
         """Where `caller` asks whether its one call of `callee` failed, and its returns behind anything but success.
 
         See `sites.error_test`.

@@ -285,7 +285,7 @@ class Types:
         return Field(name, offset, self._elf.u64(kind), self.name(kind), kind)
 
     def address(self, name: str) -> int | None:
-        """Address of the descriptor of a named type, or of a pointer to one (``*net.TCPConn``); None if there is none."""
+        """Address of what describes a named type, or a pointer to one (``*net.TCPConn``); None if there is none."""
         found = self.find(name.removeprefix("*"))
         if len(found) != 1:
             return None

@@ -6,7 +6,7 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `Type`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
+- `Field`, `Itab`, `Type`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what C must know of the executable; each a
   member of ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
@@ -149,11 +149,10 @@ class AtOtherReturns:
 
 @dataclass(frozen=True, slots=True)
 class BehindEachCall:
-    """Once behind each call of `callee`, whose callers' names all begin with `callers`: on an emulated instruction, or in
-    the first of the functions that such a caller has deferred.
-    """
+    """Behind each call of `callee`, on an emulated instruction or in the first function that the caller has deferred."""
 
     callers: str
+    """What the names of all that call it begin with."""
     callee: str
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:

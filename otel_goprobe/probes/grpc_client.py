@@ -1,8 +1,8 @@
 """gRPC clients: what is probed, and how a call's record becomes a CLIENT span.
 
-Three hits a unary call on emulated instructions: the start of ``newClientStream``, that of the closure that gives the stream
-its number, and that of ``(*clientStream).finish``. A stream has a fourth where ``NewStream`` returns, and a call that finds
-no connection a third where ``invoke`` does, both single-stepped.
+Three hits a unary call on emulated instructions: the start of ``newClientStream``, that of the closure that gives the
+stream its number, and that of ``(*clientStream).finish``. A stream has a fourth where ``NewStream`` returns, and a call
+that finds no connection a last one where ``invoke`` does, both single-stepped.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     target_codes, targets = dictionary(records["target"], fixed["target_bytes"])
     servers = [server_of(target) for target in targets]
     server_ports = np.array([port or 0 for _, port in servers], np.int64)[target_codes]
-    error = (fixed["status"] != 0)
+    error = fixed["status"] != 0
     attributes: dict[str, Strings | Integers | Booleans] = {
         RPC_SYSTEM_NAME: Strings(np.zeros(count, np.int32), ("grpc",)),
         RPC_METHOD: methods,
@@ -200,8 +200,10 @@ LIBRARY = Library(
     facts=(
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("grpc_status_error_itab", f"*{_GRPC}/internal/status.Error", "error", required=False),
+        Itab("grpc_old_status_error_itab", f"*{_GRPC}/status.statusError", "error", required=False),
         Type("grpc_client_stream_type", f"*{_GRPC}.clientStream", lost="streams"),
         Field("grpc_status_error_s", f"{_GRPC}/internal/status.Error", "s"),
+        Field("grpc_status_error_e", f"{_GRPC}/internal/status.Error", "e"),
         Field("grpc_status_code", "google.golang.org/genproto/googleapis/rpc/status.Status", "Code"),
         Field("grpc_client_target", f"{_GRPC}.ClientConn", "target", lost="server.address"),
         Field("grpc_client_conn", f"{_TRANSPORT}.http2Client", "conn", lost="network.peer.address"),

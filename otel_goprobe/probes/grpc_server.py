@@ -157,8 +157,12 @@ LIBRARY = Library(
         Hook(
             Role.DETAIL,
             (
-                Way("grpc_server_status", AtStart(f"{_TRANSPORT}.(*serverHandlerTransport).writeStatus", arguments=(3,))),
-                Way("grpc_server_status", AtStart(f"{_TRANSPORT}.(*serverHandlerTransport).WriteStatus", arguments=(3,))),
+                Way(
+                    "grpc_server_status", AtStart(f"{_TRANSPORT}.(*serverHandlerTransport).writeStatus", arguments=(3,))
+                ),
+                Way(
+                    "grpc_server_status", AtStart(f"{_TRANSPORT}.(*serverHandlerTransport).WriteStatus", arguments=(3,))
+                ),
             ),
             lost=f"{RPC_RESPONSE_STATUS_CODE} of calls that a net/http server passes on",
         ),
@@ -191,6 +195,11 @@ LIBRARY = Library(
         span_kind=SpanKind.SERVER,
         span_attributes=(RPC_SYSTEM_NAME, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, error_attributes.ERROR_TYPE),
     ),
-    macros=(("GRPC_SERVER_FAILED(status)", f"((status) < 32 && {sum(1 << code for code in SERVER_ERRORS):#x} >> (status) & 1)"),),
+    macros=(
+        (
+            "GRPC_SERVER_FAILED(status)",
+            f"((status) < 32 && {sum(1 << code for code in SERVER_ERRORS):#x} >> (status) & 1)",
+        ),
+    ),
     headers=("grpc_server.h",),
 )

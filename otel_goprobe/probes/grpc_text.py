@@ -59,7 +59,9 @@ def code_of(status: int) -> str:
     return CODES[status] if status < len(CODES) else f"CODE({status})"
 
 
-def codes(status: np.ndarray[tuple[int], np.dtype[np.uint16]], failed: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, Strings]:
+def codes(
+    status: np.ndarray[tuple[int], np.dtype[np.uint16]], failed: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> dict[str, Strings]:
     """Return the columns of status and error type; neither has a value where no status was seen.
 
     Args:

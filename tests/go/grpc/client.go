@@ -84,7 +84,7 @@ func callWith(ctx context.Context, o *order) error {
 // unary makes a call and logs it.
 func unary(ctx context.Context, over *grpc.ClientConn, method string, o *order) error {
 	other := peer.Peer{}
-	entry := line{Side: "client", Method: method, Start: monotonic()}
+	entry := line{Side: "client", Method: method, To: over.Target(), Start: monotonic()}
 	err := over.Invoke(ctx, "/"+method, o, &order{}, grpc.Peer(&other))
 	entry.End = monotonic()
 	ended(entry, &other, err)
@@ -125,7 +125,7 @@ var descriptions = map[string]*grpc.StreamDesc{
 // stream sends so many messages, reads an answer to each where it chats, and what is left.
 func stream(ctx context.Context, name string, o *order, messages int) {
 	other := peer.Peer{}
-	entry := line{Side: "client", Method: "shop.v1.Cart/" + name, Start: monotonic()}
+	entry := line{Side: "client", Method: "shop.v1.Cart/" + name, To: *to, Start: monotonic()}
 	opened, err := connection().NewStream(ctx, descriptions[name], "/"+entry.Method, grpc.Peer(&other))
 	for i := 0; i < messages && err == nil; i++ {
 		err = opened.SendMsg(o)
@@ -152,7 +152,7 @@ func stream(ctx context.Context, name string, o *order, messages int) {
 // abandoned opens a stream that nobody reads; its context ends it.
 func abandoned() {
 	ctx, cancel := context.WithCancel(background)
-	entry := line{Side: "client", Method: "shop.v1.Cart/Chat", Start: monotonic()}
+	entry := line{Side: "client", Method: "shop.v1.Cart/Chat", To: *to, Start: monotonic()}
 	opened, err := connection().NewStream(ctx, descriptions["Chat"], "/"+entry.Method)
 	if err == nil {
 		err = opened.SendMsg(&order{})

@@ -64,6 +64,7 @@ type line struct {
 	Method string `json:"method"`
 	Code   string `json:"code"`
 	Peer   string `json:"peer"`  // HOST:PORT of the other end
+	To     string `json:"to"`    // what a client was made for
 	Start  int64  `json:"start"` // CLOCK_MONOTONIC, ns
 	End    int64  `json:"end"`
 }

@@ -72,7 +72,10 @@ func obey(ctx context.Context, o *order) error {
 	select {
 	case <-time.After(time.Duration(o.SleepMS) * time.Millisecond):
 	case <-ctx.Done():
-		return ctx.Err()
+		if ctx.Err() == context.DeadlineExceeded {
+			return status.Error(codes.DeadlineExceeded, "too late")
+		}
+		return status.Error(codes.Canceled, "not wanted any more")
 	}
 	if o.Code != 0 {
 		return status.Error(codes.Code(o.Code), "as you wish")
