@@ -34,8 +34,9 @@ demo: setup  ## an example Go service, the agent, requests, their traces (JAEGER
 setup-dev:
 	@scripts/setup dev
 
+# Two files of tests at a time: most of them wait for processes. ARGS='-n 0 …' for one after the other.
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
 
 test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
 	$(PYTEST) tests -m slow $(ARGS)

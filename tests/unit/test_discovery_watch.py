@@ -213,6 +213,7 @@ def test_receiver_that_listens_late(listener: Path, start: Start, unused_port: i
 @pytest.mark.parametrize(
     ("pid", "reason"),
     [(2**22 + 1, "there is no such process"), (os.getpid(), "not a Go program")],
+    ids=["no process", "this one"],
 )
 def test_named_pid_that_cannot_be(pid: int, reason: str) -> None:
     """A pid that isn't there, or isn't Go, ends with its reason."""
