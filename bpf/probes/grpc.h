@@ -18,6 +18,18 @@ static __always_inline u16 grpc_status(struct target *target, u64 status)
 	return code;
 }
 
+/* Whether a method is one of grpc.health.* or grpc.reflection.*, which the run may leave out. */
+static __always_inline u32 grpc_is_left_out(struct target *target, struct go_string method)
+{
+	u64 words[2];
+
+	if (!(target->options & OPTION_skip_grpc_health) || method.length < sizeof(words) ||
+	    read_user_present(words, sizeof(words), method.data))
+		return 0;
+	return (words[0] == 0x65682e637072672fULL && (u32)words[1] == 0x68746c61) || /* "/grpc.he" "alth" */
+	       (words[0] == 0x65722e637072672fULL && words[1] == 0x6e6f697463656c66ULL); /* "/grpc.re" "flection" */
+}
+
 /* The connection of a transport, NULL where nothing is known of it. Go uses memory again: what may be a new one, as a first
  * stream tells, is looked at anew. */
 static __always_inline struct connection *grpc_connection(struct target *target, u32 slot, u32 kind, u64 transport,

@@ -20,7 +20,7 @@ static __always_inline struct goroutine_key grpc_client_key(u64 goid, u32 slot)
 int grpc_client_call_start(struct pt_regs *ctx)
 {
 	struct grpc_client_in_flight call = {};
-	struct http_server_in_flight *parent;
+	struct server_span *parent;
 	struct goroutine_key key;
 	struct target *target;
 	u64 words[2];
@@ -36,6 +36,8 @@ int grpc_client_call_start(struct pt_regs *ctx)
 	call.client_conn = GO_ARG4(ctx);
 	call.method.data = GO_ARG5(ctx);
 	call.method.length = GO_ARG6(ctx);
+	if (grpc_is_left_out(target, call.method))
+		return 0;
 	words[0] = GO_ARG1(ctx);
 	words[1] = GO_ARG2(ctx);
 	parent = parent_of(ctx, target, slot, words, call.bias, 0, &call.parent_g);
@@ -169,7 +171,7 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 					       struct grpc_client_in_flight *call, u16 status)
 {
 	struct grpc_client_fixed fixed = {.status = status};
-	struct http_server_in_flight *parent;
+	struct server_span *parent;
 	struct go_string to;
 	u64 duration_ns;
 	u32 kept = call->context.flags & TRACE_FLAG_SAMPLED;
@@ -183,8 +185,8 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 		if (!kept)
 			count(slot, COUNTER_sampled_out);
 		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && call->parent_span_id ? parent_on_goroutine(call->parent_g, slot) : 0;
-		if (parent && parent->span_id == call->parent_span_id)
+		parent = kept && call->parent_span_id ? parent_with(target, call->parent_g, slot, call->parent_span_id) : 0;
+		if (parent)
 			parent->live.child_kept = 1;
 	}
 	if (kept || target->options & OPTION_red) {

@@ -48,6 +48,22 @@ static __always_inline u64 grpc_server_join(struct target *target, u32 slot, u64
 	return connection_adopt(key, call->start_ns, context, parent_span_id);
 }
 
+/* What the call's goroutine, and what has its context, begins from now on is the call's. */
+static __always_inline void grpc_server_publish(struct pt_regs *ctx, struct target *target, u32 slot,
+						struct grpc_server_in_flight *call, u64 context)
+{
+	struct server_span *span = active_span_begin(ctx, target, slot);
+
+	if (!span)
+		return;
+	span->span_id = call->span_id;
+	span->context = call->context;
+	span->parent_span_id = call->parent_span_id;
+	span->request = 0;
+	live_span_publish_own(ctx, target, slot, context, call->bias, &span->live);
+	span->start_ns = call->start_ns;
+}
+
 /* func (s *Server) handleStream(t transport.ServerTransport, stream *transport.ServerStream), since grpc 1.0, which had
  * a *transport.Stream up to 1.68 and one argument more up to 1.57: each call, on a goroutine that does nothing else
  * meanwhile. Registers: s = ARG1, t = ARG2 (itab), ARG3 (data), stream = ARG4. */
@@ -57,14 +73,19 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	struct trace_context context = {};
 	struct grpc_server_in_flight *call;
 	struct goroutine_key key;
+	struct go_string method;
 	struct target *target;
-	u64 stream, metadata, parent_span_id = 0, sampled, is_http2, words[2];
+	u64 stream, metadata, parent_span_id = 0, sampled, is_http2, words[2] = {};
 	u32 slot, zero = 0, id = 0;
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
 	key = grpc_server_key(ctx, slot);
+	stream = grpc_stream(target, GO_ARG4(ctx));
+	method = go_read_string(stream, target->grpc_stream_method);
+	if (grpc_is_left_out(target, method))
+		return 0;
 	count(slot, COUNTER_started);
 	call = grpc_server_inflight.lookup(&key);
 	if (call) {
@@ -86,10 +107,10 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	call->tracestate.length = 0;
 	headers = call->headers;
 	__builtin_memset(headers, 0, sizeof(call->headers));
-	stream = grpc_stream(target, GO_ARG4(ctx));
-	call->method = go_read_string(stream, target->grpc_stream_method);
-	if (target->options & OPTION_tracecontext && target->grpc_stream_ctx != MISSING) {
+	call->method = method;
+	if (target->grpc_stream_ctx != MISSING)
 		read_user_present(words, sizeof(words), stream + target->grpc_stream_ctx);
+	if (target->options & OPTION_tracecontext) {
 		metadata = grpc_metadata(target, call->bias, words[0], words[1], &call->scratch.value);
 		if (metadata)
 			go_headers(metadata, target->swiss_maps, 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE, &call->scratch.walk,
@@ -114,6 +135,8 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	call->context = context;
 	call->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	call->parent_span_id = parent_span_id;
+	if (target->traits & TARGET_FINDS_PARENTS)
+		grpc_server_publish(ctx, target, slot, call, words[1]);
 	return 0;
 }
 
@@ -187,6 +210,7 @@ int grpc_server_call_end(struct pt_regs *ctx)
 {
 	struct grpc_server_in_flight *call;
 	struct grpc_server_fixed fixed = {};
+	struct server_span *span;
 	struct goroutine_key key;
 	struct target *target;
 	u64 duration_ns;
@@ -203,9 +227,10 @@ int grpc_server_call_end(struct pt_regs *ctx)
 	duration_ns = fixed.header.end_ns - call->start_ns;
 	kept = call->context.flags & TRACE_FLAG_SAMPLED;
 	if (!kept) {
+		span = active_span_with(key.goid, slot, call->span_id, 0);
 		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
 						  GRPC_SERVER_FAILED(call->status)) ||
-				    call->live.child_kept;
+				    (span && span->live.child_kept);
 		if (!fixed.header.late)
 			count(slot, COUNTER_sampled_out);
 		kept = fixed.header.late;
@@ -214,6 +239,7 @@ int grpc_server_call_end(struct pt_regs *ctx)
 		grpc_server_submit(slot, call, &fixed);
 	if (target->options & OPTION_red)
 		grpc_server_count(target, slot, call, duration_ns);
+	active_span_end(key.goid, slot, call->span_id);
 	grpc_server_inflight.delete(&key);
 	return 0;
 }

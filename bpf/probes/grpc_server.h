@@ -26,7 +26,6 @@ struct grpc_server_in_flight {
 	u64 span_id;
 	struct trace_context context;
 	u64 parent_span_id; /* 0: a root */
-	u64 goid;
 	u64 bias; /* load bias of the executable */
 	struct go_string method; /* /package.Service/Method */
 	struct go_string tracestate;
@@ -36,7 +35,6 @@ struct grpc_server_in_flight {
 	u16 local_port;
 	u16 status;
 	u16 reserved;
-	struct live_span live;
 	struct go_string headers[HEADERS]; /* for the start */
 	union grpc_server_scratch scratch;
 };

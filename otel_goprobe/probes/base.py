@@ -147,33 +147,6 @@ class AtOtherReturns:
         return _error_test(binary, self.caller, self.callee, self.error)[1]
 
 
-@dataclass(frozen=True, slots=True)
-class BehindEachCall:
-    """Behind each call of `callee`, on an emulated instruction or in the first function that the caller has deferred."""
-
-    callers: str
-    """What the names of all that call it begin with."""
-    callee: str
-
-    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
-        """See `Place`."""
-        callee = _function(binary, self.callee)
-        _never_inlined(binary, self.callee)
-        named = binary.functions([name for name in binary.function_names() if name.startswith(self.callers)])
-        callers = [function for function in named.values() if binary.calls(function, callee)]
-        if not callers:
-            raise UnplaceableError(f"nothing whose name begins with {self.callers} calls {self.callee}")
-        return tuple(site for caller in callers for site in self._behind(binary, caller, callee))
-
-    def _behind(self, binary: GoBinary, caller: Function, callee: Function) -> tuple[Site, ...]:
-        # Go 1.22 and newer, and older ones: cmd/compile names what defers a call with arguments.
-        deferred = binary.functions([f"{caller.name}.deferwrap1", f"{caller.name}.1"])
-        sites = binary.result_sites(caller, callee, ())
-        if not sites and not deferred:
-            raise UnplaceableError(f"no cheap place behind the call of {self.callee} in {caller.name}")
-        return sites or (binary.start_site(next(iter(deferred.values())), ()),)
-
-
 def _error_test(binary: GoBinary, caller: str, callee: str, error: int) -> tuple[Site, tuple[Site, ...]]:
     _never_inlined(binary, caller)
     _never_inlined(binary, callee)

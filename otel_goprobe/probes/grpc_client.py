@@ -227,4 +227,6 @@ LIBRARY = Library(
         ),
     ),
     headers=("grpc.h", "grpc_client.h"),
+    options=("skip_grpc_health",),
+    finds_parents=True,
 )

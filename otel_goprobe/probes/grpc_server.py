@@ -21,7 +21,6 @@ from otel_goprobe.probes.base import (
     TEXT_OTHER,
     AtReturns,
     AtStart,
-    BehindEachCall,
     Conversion,
     Duration,
     Field,
@@ -46,6 +45,7 @@ from otel_goprobe.probes.grpc_text import (
     ports,
 )
 from otel_goprobe.probes.http_server import SAMPLED_LATE
+from otel_goprobe.probes.places import BehindEachCall
 from otel_goprobe.spans import derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:
@@ -202,4 +202,6 @@ LIBRARY = Library(
         ),
     ),
     headers=("grpc_server.h",),
+    options=("skip_grpc_health",),
+    active_spans=True,
 )
