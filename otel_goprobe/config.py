@@ -105,6 +105,8 @@ class Config:
     """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
+    span_links: bool = False
+    """Whether channels are watched, for links to the requests whose items a goroutine received."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -198,6 +200,7 @@ class Flags:
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
     lineage: bool = False
+    span_links: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
     service_graph: bool = False
@@ -255,6 +258,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         propagation=flags.propagation,
         library_flags=flags.library_flags,
         lineage=flags.lineage,
+        span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

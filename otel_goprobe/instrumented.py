@@ -249,7 +249,17 @@ class Targets:
                 if value is not None and in_flight.delete(key):
                     swept += bool(np.frombuffer(value, value_dtype)["start_ns"][0])
             self._program.maps["in_flight_elements"].update(_u32(kind), _u32(len(in_flight.keys())))
-        for name in ("goroutines", "active_spans", "live_contexts", "lineages", "lineage_used"):
+        for name in (
+            "goroutines",
+            "active_spans",
+            "live_contexts",
+            "lineages",
+            "lineage_used",
+            "received",
+            "span_links",
+            "channel_items",
+            "write_armed",
+        ):
             of_goroutines = self._program.maps[name]
             for key in _of_slot(of_goroutines, slot, key_dtype):
                 of_goroutines.delete(key)

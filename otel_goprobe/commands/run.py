@@ -145,6 +145,12 @@ class _RunCommand(click.Command):
     help="Watch every start of a goroutine, so that requests that one sends without a context find their parent over"
     " several goroutines.",
 )
+@click.option(
+    "--span-links",
+    is_flag=True,
+    help="Watch every item that goes over a channel, so that requests that a goroutine sends without a parent are"
+    " linked to the requests whose items it received.",
+)
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
 @click.option(
