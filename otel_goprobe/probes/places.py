@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BehindEachCall:
-    """Behind each call of `callee`, on an emulated instruction or in the first function that the caller has deferred."""
+    """Behind each call of `callee`, on an emulated instruction or in the first function that its caller deferred."""
 
     callers: str
     """What the names of all that call it begin with."""

@@ -1,4 +1,4 @@
-"""Thousands of gRPC calls at once, each with an id of its own in its method: every parent and status is the right one."""
+"""Thousands of gRPC calls at once, each with an id of its own in its method: all parents and statuses are right."""
 
 from __future__ import annotations
 
