@@ -74,8 +74,9 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	struct grpc_server_in_flight *call;
 	struct goroutine_key key;
 	struct go_string method;
+	struct server_span *outer;
 	struct target *target;
-	u64 stream, metadata, parent_span_id = 0, sampled, is_http2, words[2] = {};
+	u64 stream, metadata, parent_span_id = 0, sampled, own_context, g, words[2] = {};
 	u32 slot, zero = 0, id = 0;
 
 	target = target_of(ctx, &slot);
@@ -124,11 +125,19 @@ int grpc_server_call_start(struct pt_regs *ctx)
 		else if (parent_span_id)
 			count(slot, COUNTER_tracestate_dropped);
 	}
-	is_http2 = GO_ARG2(ctx) == target->grpc_http2_server_itab + call->bias;
-	if (is_http2) {
+	own_context = words[1];
+	if (GO_ARG2(ctx) == target->grpc_http2_server_itab + call->bias) {
 		if (target->grpc_stream_id != MISSING)
 			read_user_present(&id, sizeof(id), stream + target->grpc_stream_id);
 		parent_span_id = grpc_server_join(target, slot, GO_ARG3(ctx), id, call, &context, parent_span_id);
+	} else if (target->traits & TARGET_FINDS_PARENTS) {
+		/* serverHandlerTransport: a request of net/http's server, whose span has taken what the caller sent. */
+		outer = parent_by_context(target, slot, words, call->bias, &g);
+		if (outer) {
+			context = outer->context;
+			parent_span_id = outer->span_id;
+			call->tracestate.length = 0;
+		}
 	}
 	call->span_id = id_make(target, call->start_ns, key.goid, parent_span_id ? 0 : &context);
 	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
@@ -136,7 +145,7 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	call->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	call->parent_span_id = parent_span_id;
 	if (target->traits & TARGET_FINDS_PARENTS)
-		grpc_server_publish(ctx, target, slot, call, words[1]);
+		grpc_server_publish(ctx, target, slot, call, own_context);
 	return 0;
 }
 

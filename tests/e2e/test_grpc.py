@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from signal import SIGUSR1
@@ -165,21 +166,65 @@ def test_long_chats_end_when_they_end(receiver: Receiver) -> None:
     exe = go_binary("grpc", language="1.26.0")
     with (
         Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "longchat") as client,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "longchat,slowchat") as client,
         Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
     ):
         agent.attached(2)
         make_calls(client)
         server.stdout.wait_for('^{"side":"server"', 1)
         os.kill(client.pid, SIGUSR1)
+        time.sleep(0.3)
         server.kill()
         client.stdout.wait_for("^done$", 2)
         outcome = agent.stop()
-        made = log_of(client, "client")
+        made, answered = log_of(client, "client"), log_of(server, "server")
     clients = by_kind(receiver.spans, CLIENT)
     spans_match(clients, made, server.port)
-    assert [call.code for call in made] in (["OK", "UNAVAILABLE"], ["OK", "OK"])
+    spans_match(by_kind(receiver.spans, SERVER), answered, server.port)
+    assert [call.code for call in made] == ["OK", "UNAVAILABLE"]
     for span, call in zip(clients, made, strict=True):
         assert (span.end - span.start) / (call.end - call.start) > 0.9
+    # The server's second call was in flight when it died.
+    assert (outcome.started, outcome.exported, sum(outcome.dropped.values())) == (4, 3, 1)
+
+
+def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
+    """Histograms count each call by method and status; unsampled calls too, of which errors are kept on both sides."""
+    exe = go_binary("grpc", language="1.26.0")
+    kinds = ("unary", "missing", "internal", "health")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "28") as client,
+        Agent(
+            *("--pid", str(server.pid), "--pid", str(client.pid), "--skip-grpc-health", "--always-sample", "errors"),
+            environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "always_off"},
+        ) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 21)
+        outcome = agent.stop()
     assert outcome.balanced
-    assert Counter(span.kind for span in receiver.spans)[SERVER] >= 1
+    assert outcome.started == 42
+    # NOT_FOUND is an error to the client alone.
+    assert Counter((span.kind, span.attributes["rpc.response.status_code"]) for span in receiver.spans) == Counter(
+        {(CLIENT, "NOT_FOUND"): 7, (CLIENT, "INTERNAL"): 7, (SERVER, "INTERNAL"): 7}
+    )
+    counted = {}
+    for request in receiver.metrics:
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.histogram.data_points:
+                        values = {pair.key: pair.value.string_value for pair in point.attributes}
+                        counted[metric.name, values["rpc.response.status_code"], values.get("error.type")] = point.count
+                        assert values["rpc.method"] == "shop.v1.Cart/Get"
+                        assert values["rpc.system.name"] == "grpc"
+    assert counted == {
+        ("rpc.server.call.duration", "OK", None): 7,
+        ("rpc.server.call.duration", "NOT_FOUND", None): 7,
+        ("rpc.server.call.duration", "INTERNAL", "INTERNAL"): 7,
+        ("rpc.client.call.duration", "OK", None): 7,
+        ("rpc.client.call.duration", "NOT_FOUND", "NOT_FOUND"): 7,
+        ("rpc.client.call.duration", "INTERNAL", "INTERNAL"): 7,
+    }

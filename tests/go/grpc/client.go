@@ -33,12 +33,14 @@ var kinds = map[string]func(){
 	"watchfail":   func() { stream(background, "Watch", &order{Count: 3, Code: 8}, 1) },
 	"upload":      func() { stream(background, "Upload", &order{}, 11) },
 	"chat":        func() { stream(background, "Chat", &order{}, 13) },
+	"slowchat":    func() { stream(background, "Chat", &order{SleepMS: 5000}, 2) },
 	"longchat":    func() { stream(background, "Chat", &order{}, 1000) },
 	"chatdeadline": func() {
 		within(50*time.Millisecond, func(ctx context.Context) { stream(ctx, "Chat", &order{SleepMS: 5000}, 2) })
 	},
 	"chatend":   func() { stream(background, "Chat", &order{Code: 10}, 3) },
 	"abandoned": abandoned,
+	"health":    func() { unary(background, connection(), "grpc.health.v1.Health/Check", &order{}) },
 	"refused":   refused,
 }
 

@@ -45,13 +45,15 @@ func main() {
 		fmt.Printf("listening %s\n", serve())
 	}
 	fmt.Println("ready")
+	made := 0
 	for range begin {
 		if *load > 0 {
 			callMany()
 		} else {
 			names := strings.Split(*kindList, ",")
 			for i := 0; i < *times; i++ {
-				kinds[names[i%len(names)]]()
+				kinds[names[made%len(names)]]()
+				made++
 			}
 		}
 		fmt.Println("done")
