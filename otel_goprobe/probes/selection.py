@@ -22,6 +22,7 @@ from otel_goprobe.probes.base import (
     ReadOnly,
     Role,
     StructPresent,
+    Type,
     Variable,
     Way,
 )
@@ -179,7 +180,7 @@ def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
         if hook.way is None:
             yield Skipped(f"{path}: {hook.hook.lost}", hook.reason, hook.hook.option)
     for fact in outcome.facts:
-        if fact.reason and isinstance(fact.fact, (Field, Variable)) and fact.fact.lost:
+        if fact.reason and isinstance(fact.fact, (Field, Type, Variable)) and fact.fact.lost:
             yield Skipped(f"{path}: {fact.fact.lost}", fact.reason)
 
 
@@ -220,7 +221,9 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
         return _block(binary, fact)
     if isinstance(fact, ReadOnly):
         return binary.read_only_end, "segments"
-    if isinstance(fact, Itab):
+    if isinstance(fact, Type):
+        address, source = binary.type_address(fact.name), "types"
+    elif isinstance(fact, Itab):
         address, source = binary.itab(fact.concrete, fact.interface), "itabs"
     else:
         address, source = binary.variable(fact.name), "code" if binary.stripped else "symbols"
