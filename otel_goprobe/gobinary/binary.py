@@ -311,6 +311,11 @@ class GoBinary:
         return sites.calls(self._code(function), callee.address)
 
     @_damage_told
+    def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
+        """At each direct call of `callee` in `caller`, an emulated instruction with the arguments in their registers."""
+        return tuple(self._site(caller, *each) for each in sites.at_calls(self._code(caller), callee.address))
+
+    @_damage_told
     def result_sites(
         self, caller: Function, callee: Function, results: Sequence[int] = (1, 2, 3, 4)
     ) -> tuple[Site, ...]:

@@ -96,6 +96,12 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
     )
 
 
+def at_calls(code: Code, callee: int) -> list[Place]:
+    """Each direct call of, or tail jump to, `callee`: an emulated instruction itself, behind which nothing else comes."""
+    found = set(calls(code, callee))
+    return [(each.address, each.content, f"call of {callee:#x}") for each in code.instructions if each.address in found]
+
+
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
     """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 

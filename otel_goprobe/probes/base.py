@@ -120,6 +120,23 @@ class AfterCalls:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """At each call of `callee` in `caller`, arguments in their registers: of all the calls of `callee`, these alone."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.caller)
+        sites = binary.call_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"{self.caller} doesn't call {self.callee}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AtErrorTest:
     """The emulated branch at which `caller` asks whether its one call of `callee`, (value, error), failed."""
 

@@ -82,6 +82,8 @@ def test_a_call_is_found_at_instructions_only() -> None:
     hidden = "48b8" + call(2) + "000000"  # mov $imm64, %rax with a call's bytes in the constant
     assert sites.calls(code(hidden, call(10), "c3"), CALLEE) == (0x100A,)
     assert sites.calls(code(hidden, "c3"), CALLEE) == ()
+    assert [place[0] for place in sites.at_calls(code(hidden, call(10), "c3"), CALLEE)] == [0x100A]
+    assert sites.at_calls(code(hidden, "c3"), CALLEE) == []
 
 
 def test_results_on_the_next_emulated_instruction() -> None:

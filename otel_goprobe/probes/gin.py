@@ -1,0 +1,39 @@
+"""gin: the route of a net/http server's span, one hit a request that has one.
+
+``handleHTTPRequest`` calls ``Next`` once it has found the route's handlers; middlewares call it too, and the handlers for
+requests without a route, which aren't looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_goprobe.probes.base import AtCalls, Field, Hook, Library, Role, Way
+
+if TYPE_CHECKING:
+    from otel_goprobe.gobinary import GoBinary
+
+_PACKAGE = "github.com/gin-gonic/gin"
+_HANDLE = f"{_PACKAGE}.(*Engine).handleHTTPRequest"
+
+
+def _is_linked(binary: GoBinary) -> bool:
+    return bool(binary.functions([_HANDLE]))
+
+
+LIBRARY = Library(
+    stem="gin",
+    import_path=_PACKAGE,
+    hooks=(
+        Hook(
+            Role.DETAIL,
+            (Way("gin_matched", AtCalls(_HANDLE, f"{_PACKAGE}.(*Context).Next")),),
+            lost="http.route",
+        ),
+    ),
+    facts=(
+        # Since gin 1.5.0: https://github.com/gin-gonic/gin/blob/v1.5.0/context.go
+        Field("gin_full_path", f"{_PACKAGE}.Context", "fullPath", required=True),
+    ),
+    wanted=_is_linked,
+)
