@@ -101,6 +101,8 @@ class Config:
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
+    """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -128,6 +130,10 @@ class Config:
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
     """What was ignored in the environment, a sentence each."""
+
+    def has(self, option: str) -> bool:
+        """Tell whether the run has an option that probes ask for, a library's own or one of these attributes."""
+        return option in self.library_flags or bool(getattr(self, option, False))
 
     @property
     def local(self) -> bool:
@@ -190,6 +196,7 @@ class Flags:
     always_sample: str = ""
     """``errors,slower=500ms``."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
     lineage: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
@@ -246,6 +253,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         user_agent=flags.user_agent and exporter != "none",
         tracecontext=_follows_headers(flags, environment, exporter),
         propagation=flags.propagation,
+        library_flags=flags.library_flags,
         lineage=flags.lineage,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,

@@ -46,7 +46,7 @@ class Converter:
         self, program: Program, config: Config, telemetry: Telemetry, type_name: Callable[[int, int], str]
     ) -> None:
         self.clock = Clock()
-        self.options = frozenset(name for name in probes.options() if getattr(config, name))
+        self.options = frozenset(name for name in probes.options() if config.has(name))
         self._program = program
         self._type_name = type_name
         self._observers: list[tuple[Callable[[SpanColumns, Resources], None], float]] = []
@@ -93,7 +93,8 @@ class Converter:
 
     def _struct(self, kind: int, library: Library, size: int) -> _OfStruct:
         if (kind, size) not in self._of_struct:
-            dtype = self._program.dtype(f"{library.stem}_record_{size}")
+            name = next(name for name in library.records if name.endswith(f"_record_{size}"))
+            dtype = self._program.dtype(name)
             self._of_struct[kind, size] = _OfStruct(library, dtype, self._program.dtype("span_header"))
         return self._of_struct[kind, size]
 

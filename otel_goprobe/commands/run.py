@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_goprobe import config, log
+from otel_goprobe import config, library_flags, log
 from otel_goprobe.environment import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _COMMAND = "otel_goprobe.command"
 """Key in click's context for what stands after ``--``."""
@@ -23,6 +26,13 @@ def _ring_bytes(_context: click.Context, _parameter: click.Parameter, value: str
     if size & (size - 1) or not 4096 <= size <= 2**30:
         raise click.BadParameter(f"{value} is no power of two from 4KiB to 1GiB")
     return size
+
+
+def _library_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the flags that libraries declare for themselves."""
+    for flag in library_flags.declared():
+        command = click.option(f"--{flag.name.replace('_', '-')}", flag.name, is_flag=True, help=flag.help)(command)
+    return command
 
 
 class _RunCommand(click.Command):
@@ -176,6 +186,7 @@ class _RunCommand(click.Command):
 @click.option(
     "--log-level", type=click.Choice(["none", "error", "warn", "info", "debug"]), help="[OTEL_LOG_LEVEL; default: info]"
 )
+@_library_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Trace Go processes until SIGINT or SIGTERM, or start COMMAND and trace it until it ends.
@@ -195,7 +206,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       sudo otel-goprobe run --service shop -- ./shop --listen :8080
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
     options.pop("stray")
+    own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
     flags = config.Flags(
+        library_flags=own,
         wait=not options.pop("no_wait"),
         command=ctx.meta.get(_COMMAND),
         **options,

@@ -37,7 +37,6 @@ from otel_goprobe.probes.base import (
     Itab,
     Library,
     Role,
-    Variable,
     Way,
 )
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
@@ -339,18 +338,11 @@ LIBRARY = Library(
         ),
     ),
     facts=(
-        Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
-        Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
-        Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("op_error_itab", "*net.OpError", "error", required=False),
         Itab("nothing_written_itab", "net/http.nothingWrittenError", "error", required=False),
         Itab("read_error_itab", "net/http.transportReadFromServerError", "error", required=False),
         Field("g_parent_goid", "runtime.g", "parentGoid", lost="parents by the goroutine that started one"),
-        Variable("runtime_sched", "runtime.sched", lost="parents by the goroutine that started one"),
-        Field("g_m", "runtime.g", "m"),
-        Field("m_p", "runtime.m", "p"),
-        Field("p_goidcache", "runtime.p", "goidcache", lost="parents by the goroutine that started one"),
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
@@ -388,6 +380,6 @@ LIBRARY = Library(
         ),
     ),
     options=("lineage",),
-    counters=("contexts_full",),
+    finds_parents=True,
     headers=("http_client.h", "http_client_read.h"),
 )
