@@ -12,6 +12,8 @@
 #define GO_ARG3(ctx) ((ctx)->cx)
 #define GO_ARG4(ctx) ((ctx)->di)
 #define GO_ARG5(ctx) ((ctx)->si)
+#define GO_ARG6(ctx) ((ctx)->r8)
+#define GO_ARG7(ctx) ((ctx)->r9)
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_PC(ctx) ((ctx)->ip)
 
