@@ -3,17 +3,23 @@
  * Routes of echo. Declared in otel_goprobe/probes/echo.py.
  */
 
-/* The *context of the look-up that a goroutine, by the address of its g, is in. */
-BPF_TABLE("lru_hash", struct goroutine_key, u64, echo_contexts, 16384);
+struct echo_lookup {
+	u64 context; /* a *context */
+	u64 path;    /* address of its first byte */
+};
 
-/* func (r *Router) Find(method, path string, c Context) of package echo, since 4.0.0. Registers: c = ARG6 (itab), ARG7. */
+/* What a goroutine, by the address of its g, looks up. */
+BPF_TABLE("lru_hash", struct goroutine_key, struct echo_lookup, echo_lookups, 16384);
+
+/* func (r *Router) Find(method, path string, c Context) of package echo, since 4.0.0.
+ * Registers: path = ARG4, ARG5, c = ARG6 (itab), ARG7. */
 int echo_finds(struct pt_regs *ctx)
 {
 	struct goroutine_key key = {.goid = GO_G(ctx)};
-	u64 context = GO_ARG7(ctx);
+	struct echo_lookup lookup = {.context = GO_ARG7(ctx), .path = GO_ARG4(ctx)};
 
 	if (target_of(ctx, &key.slot))
-		echo_contexts.update(&key, &context);
+		echo_lookups.update(&key, &lookup);
 	return 0;
 }
 
@@ -24,12 +30,15 @@ int echo_found(struct pt_regs *ctx)
 {
 	struct goroutine_key key = {.goid = GO_G(ctx)};
 	struct target *target = target_of(ctx, &key.slot);
-	u64 *found = target ? echo_contexts.lookup(&key) : 0, context;
+	struct echo_lookup *lookup = target ? echo_lookups.lookup(&key) : 0;
+	struct go_string route;
 
-	if (!found)
+	if (!lookup)
 		return 0;
-	context = *found;
-	echo_contexts.delete(&key);
-	server_span_route(ctx, target, key.slot, go_read_string(context, target->echo_path));
+	route = go_read_string(lookup->context, target->echo_path);
+	/* Up to 4.1 the context has the request's own path where no route matched. */
+	if (route.data != lookup->path)
+		server_span_route(ctx, target, key.slot, route);
+	echo_lookups.delete(&key);
 	return 0;
 }

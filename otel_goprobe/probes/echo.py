@@ -27,12 +27,10 @@ LIBRARY = Library(
     hooks=(
         # Behind the router, in ServeHTTP or, with middlewares that run before it, in its closure.
         Hook(Role.END, (Way("echo_found", AtCalls(_SERVE, _CHAIN)),), lost="http.route"),
-        Hook(
-            Role.DETAIL, (Way("echo_found", AtCalls(f"{_SERVE}.func1", _CHAIN)),), lost="http.route behind Echo.Pre"
-        ),
+        Hook(Role.DETAIL, (Way("echo_found", AtCalls(f"{_SERVE}.func1", _CHAIN)),), lost="http.route behind Echo.Pre"),
         Hook(
             Role.START,
-            (Way("echo_finds", AtStart(f"{_PACKAGE}.(*Router).Find", arguments=(7,))),),
+            (Way("echo_finds", AtStart(f"{_PACKAGE}.(*Router).Find", arguments=(4, 7))),),
             lost="http.route",
         ),
     ),

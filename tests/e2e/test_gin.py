@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root]
 
 
 def test_routes(receiver: Receiver) -> None:
-    """Groups, a middleware that aborts, a handler that panics, redirects, and paths and methods without a route."""
+    """Groups, a middleware that aborts, a handler that panics, paths and methods without a route."""
     assert answered("gin", receiver) == {
         "/users/r1": Answer(200, "/users/:id"),
         "/files/r2/and/more": Answer(200, "/files/*path"),
@@ -25,5 +25,4 @@ def test_routes(receiver: Receiver) -> None:
         "/group/a/items/r6": Answer(401, "/group/:name/items/:id"),
         "/group/b/deeper/items/r7": Answer(200, "/group/:name/deeper/items/:id"),
         "/panics/r8": Answer(500, "/panics/:id"),
-        "/static/": Answer(301, ""),
     }

@@ -49,7 +49,6 @@ func main() {
 			[2]string{"POST", "/group/a/items/r6?abort=1"},
 			[2]string{"GET", "/group/b/deeper/items/r7"},
 			[2]string{"GET", "/panics/r8"},
-			[2]string{"GET", "/static/"},
 		),
 	)
 }

@@ -1,4 +1,6 @@
-// A server of gorilla/mux, and a client of net/http, for `make test-libraries`. The id of a request is in its path.
+// A server of gorilla/mux with otelhttp about it, and a client of net/http, for `make test-libraries`. The route is the
+// program's own word: otelmux is a middleware, which mux calls for requests with a route alone. The id of a request is in
+// its path.
 package main
 
 import (
@@ -6,9 +8,15 @@ import (
 	"net/http"
 
 	"github.com/gorilla/mux"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
 	"official"
 )
+
+func matched(r *http.Request) {
+	template, _ := mux.CurrentRoute(r).GetPathTemplate()
+	official.Route(r.Context(), template)
+}
 
 func abort(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,7 +36,6 @@ func answer(w http.ResponseWriter, r *http.Request) {
 
 func main() {
 	router := mux.NewRouter()
-	instrument(router)
 	router.HandleFunc("/users/{id}", answer).Methods("GET")
 	router.HandleFunc("/static", answer)
 	router.PathPrefix("/files/").HandlerFunc(answer)
@@ -38,7 +45,7 @@ func main() {
 	deeper.Use(abort)
 	deeper.HandleFunc("/items/{id}", answer)
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, wrapped(router)) },
+		func(listener net.Listener) { http.Serve(listener, otelhttp.NewHandler(router, "server")) },
 		official.Calls(
 			[2]string{"GET", "/users/r1"},
 			[2]string{"GET", "/files/r2/and/more"},
