@@ -312,7 +312,7 @@ class GoBinary:
 
     @_damage_told
     def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
-        """At each direct call of `callee` in `caller`, an emulated instruction with the arguments in their registers."""
+        """At each direct call of `callee` in `caller`, an emulated instruction, arguments in their registers."""
         return tuple(self._site(caller, *each) for each in sites.at_calls(self._code(caller), callee.address))
 
     @_damage_told

@@ -97,7 +97,7 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
 
 
 def at_calls(code: Code, callee: int) -> list[Place]:
-    """Each direct call of, or tail jump to, `callee`: an emulated instruction itself, behind which nothing else comes."""
+    """Each direct call of, or tail jump to, `callee`: an emulated instruction with the arguments in their registers."""
     found = set(calls(code, callee))
     return [(each.address, each.content, f"call of {callee:#x}") for each in code.instructions if each.address in found]
 

@@ -1,7 +1,7 @@
 """chi: the route of a net/http server's span, in a mounted sub-router as well.
 
-Of chi that leaves its pattern in the request (5.2.3 and newer, built by Go 1.23 and newer) one hit a request and router;
-of an older one two.
+Of chi that leaves its pattern in the request (5.2.3 and newer, built by Go 1.23 and newer) one hit a request and
+router; of an older one two.
 """
 
 from __future__ import annotations

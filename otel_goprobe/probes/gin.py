@@ -1,14 +1,14 @@
 """gin: the route of a net/http server's span, one hit a request that has one.
 
-``handleHTTPRequest`` calls ``Next`` once it has found the route's handlers; middlewares call it too, and the handlers for
-requests without a route, which aren't looked at.
+``handleHTTPRequest`` calls ``Next`` once it has found the route's handlers; other calls of it, by middlewares and for
+requests without a route, aren't looked at.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import AtCalls, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import AfterCalls, AtCalls, Field, Hook, Library, Role, Way
 
 if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary
@@ -26,14 +26,21 @@ LIBRARY = Library(
     import_path=_PACKAGE,
     hooks=(
         Hook(
-            Role.DETAIL,
-            (Way("gin_matched", AtCalls(_HANDLE, f"{_PACKAGE}.(*Context).Next")),),
+            Role.START,
+            (
+                Way("gin_matched", AtCalls(_HANDLE, f"{_PACKAGE}.(*Context).Next")),
+                # Where Next is inlined: up to gin 1.10.
+                Way("gin_looked_up", AfterCalls(_HANDLE, f"{_PACKAGE}.(*node).getValue", results=(1, 6, 7, 8, 9))),
+            ),
             lost="http.route",
         ),
+        Hook(Role.END, (Way("gin_unmatched", AtCalls(_HANDLE, f"{_PACKAGE}.serveError")),), lost="http.route"),
     ),
     facts=(
         # Since gin 1.5.0: https://github.com/gin-gonic/gin/blob/v1.5.0/context.go
         Field("gin_full_path", f"{_PACKAGE}.Context", "fullPath", required=True),
+        # Since 1.7.0: https://github.com/gin-gonic/gin/blob/v1.7.0/context.go
+        Field("gin_params", f"{_PACKAGE}.Context", "params"),
     ),
     wanted=_is_linked,
 )

@@ -172,11 +172,12 @@ def officials(file: Path, renamed: Mapping[str, str]) -> list[Call]:
 
 
 def _today(attributes: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    """Give attributes today's names."""
+    """Give attributes today's names, and leave out empty texts, which say nothing."""
     names = OLD_HTTP | dict(renamed)
     found = {names.get(key, key): value for key, value in attributes.items()} | {
         key: value for key, value in attributes.items() if key not in names
     }
+    found = {key: value for key, value in found.items() if value != ""}  # noqa: PLC1901 - 0 and False stay
     if "http.target" in found:
         path, _, query = found.pop("http.target").partition("?")
         found.setdefault("url.path", path)

@@ -19,7 +19,7 @@ func main() {
 	gin.SetMode(gin.ReleaseMode)
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true
-	engine.Use(gin.Recovery(), instrumentation(), func(c *gin.Context) { c.Next() })
+	engine.Use(instrumentation(), gin.Recovery(), func(c *gin.Context) { c.Next() })
 	engine.GET("/users/:id", answer)
 	engine.GET("/files/*path", answer)
 	engine.GET("/static", answer)
