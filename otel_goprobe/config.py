@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from otel_goprobe.destination import (
     Compression,
     ExemplarFilter,
+    Live,
+    LogsConfig,
     MetricsConfig,
     MetricsExporter,
     OtlpConfig,
     Protocol,
+    logs_from,
     metrics_from,
     otlp_from,
 )
@@ -37,7 +40,9 @@ __all__ = [
     "ExemplarFilter",
     "Exporter",
     "Flags",
+    "Live",
     "LogLevel",
+    "LogsConfig",
     "MetricsConfig",
     "MetricsExporter",
     "OtlpConfig",
@@ -105,6 +110,8 @@ class Config:
     """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
+    span_links: bool = False
+    """Whether channels are watched, for links to the requests whose items a goroutine received."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -126,6 +133,13 @@ class Config:
     attribute_value_length_limit: int | None = None
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    tools: tuple[str, ...] = ()
+    """Stems of those that run."""
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    """Of all of them, by name."""
+    live: Live | None = None
+    """The one whose table is shown; None: telemetry is exported."""
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
@@ -166,8 +180,8 @@ class Config:
 
     @property
     def traces(self) -> bool:
-        """Whether spans go anywhere."""
-        return self.exporter != "none"
+        """Whether spans go anywhere: to an exporter, or to tools, which want to know their routes."""
+        return self.exporter != "none" or bool(self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +212,7 @@ class Flags:
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
     lineage: bool = False
+    span_links: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
     service_graph: bool = False
@@ -205,6 +220,9 @@ class Flags:
     summary_json: str = ""
     user: str = ""
     log_level: LogLevel | None = None
+    tools: tuple[str, ...] = ()
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    live: Live | None = None
     command: tuple[str, ...] | None = None
     """What stands after ``--``; empty where nothing does."""
 
@@ -242,6 +260,10 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         selection=selection,
         otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
         metrics=metrics,
+        logs=logs_from(environment, exporter, flags.endpoint, flags.protocol) if flags.tools else LogsConfig(),
+        tools=flags.tools,
+        tool_options=flags.tool_options,
+        live=flags.live,
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,
@@ -255,6 +277,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         propagation=flags.propagation,
         library_flags=flags.library_flags,
         lineage=flags.lineage,
+        span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

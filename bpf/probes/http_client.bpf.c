@@ -66,6 +66,7 @@ int http_client_request_start(struct pt_regs *ctx)
 		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
 							 target->sampling_bound);
 	}
+	links_take(target, slot, key.goid, request.span_id, !parent);
 	count(slot, COUNTER_started);
 	failed = http_client_inflight.insert(&key, &request);
 	if (failed == -EEXIST) {
@@ -125,6 +126,8 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
 	SPAN_HEADER(fixed, KIND_http_client, slot, request);
+	if (!request->parent_span_id)
+		fixed->header.links = links_of(target, slot, request->span_id);
 	if (method.length <= 8 && url.length - 1 < 152) {
 		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -208,6 +211,7 @@ int http_client_connection(struct pt_regs *ctx)
 		count(slot, COUNTER_started);
 		request->start_ns = request->failed_ns;
 		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
+		links_take(target, slot, key.goid, request->span_id, !request->parent_span_id);
 		request->failed_ns = 0;
 		request->resends++;
 	}
@@ -219,8 +223,8 @@ int http_client_connection(struct pt_regs *ctx)
 	request->peer_port = connection->tuple.remote_port;
 	request->connection = connection->key;
 	connection_publish(target, &request->connection, &request->context, request->span_id);
-	wire_arm(target, slot, &connection->tuple, go_read_word(GO_ARG1(ctx), target->persist_conn_tls_state) != 0,
-		 &request->context, request->span_id);
+	wire_arm(target, slot, KIND_http_client, &connection->tuple, GO_ARG1(ctx), request->request, &request->context,
+		 request->span_id);
 	return 0;
 }
 

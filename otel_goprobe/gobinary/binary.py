@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from otel_goprobe.errors import UnsupportedBinaryError
-from otel_goprobe.gobinary import aarch64, sites, x86_64
+from otel_goprobe.gobinary import aarch64, sites, threads, x86_64
 from otel_goprobe.gobinary.buildinfo import OLDEST, OLDEST_TRACED, minor_version
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
+from otel_goprobe.gobinary.frames import Frame, read_frames
 from otel_goprobe.gobinary.globals import read_variable
 from otel_goprobe.gobinary.identity import Telling, read_identity
 from otel_goprobe.gobinary.inlines import InlineTrees
@@ -158,6 +159,11 @@ class GoBinary:
         return self._elf.file_offset(address)
 
     @_damage_told
+    def address(self, file_offset: int) -> int:
+        """The inverse of `file_offset`."""
+        return self._elf.address(file_offset)
+
+    @_damage_told
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""
         return self._elf.read(address, size)
@@ -196,6 +202,21 @@ class GoBinary:
     def line(self, address: int) -> SourceLine | None:
         """File and line of the instruction at `address`; None where no function is."""
         return read_line(self._elf, self._table, self._module.text_offset(address))
+
+    @_damage_told
+    def frames(self, address: int) -> tuple[Frame, ...]:
+        """The calls that the instruction at `address` belongs to, innermost first; none where no function is."""
+        offset = self._module.text_offset(address)
+        return read_frames(self._elf, self._table, self._module.funcdata, offset)
+
+    @_damage_told
+    def g_offset(self) -> int | None:
+        """Where a thread keeps its goroutine's g, from its thread pointer; None if that can't be told, as on arm64."""
+        if self.machine != "x86_64":
+            return None
+        found = self.functions(threads.FUNCTIONS)
+        code = {name: self._elf.read(each.address, each.size) for name, each in found.items()}
+        return threads.g_offset(lambda name: code.get(name, b""), self._elf.thread_local_bytes)
 
     @_damage_told
     def signature(self, function: Function) -> Signature | None:
@@ -311,9 +332,20 @@ class GoBinary:
         return sites.calls(self._code(function), callee.address)
 
     @_damage_told
+    def call_sites_in_turn(self, caller: Function, first: Function, second: Function) -> tuple[tuple[Site, ...], ...]:
+        """The calls of `first` that no call of `second` comes behind, and those of `second` that do come behind one."""
+        found = sites.calls_in_turn(self._code(caller), first.address, second.address)
+        return tuple(tuple(self._site(caller, *each) for each in places) for places in found)
+
+    @_damage_told
     def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
-        """At each direct call of `callee` in `caller`, an emulated instruction, arguments in their registers."""
-        return tuple(self._site(caller, *each) for each in sites.at_calls(self._code(caller), callee.address))
+        """The instructions of `caller` that call `callee`, whose arguments are in their registers there.
+
+        Returns:
+            Nothing where one of them isn't a call but a tail jump.
+        """
+        found = sites.call_places(self._code(caller), callee.address)
+        return tuple(self._site(caller, *each) for each in found)
 
     @_damage_told
     def result_sites(

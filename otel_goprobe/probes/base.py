@@ -101,6 +101,24 @@ class AtReturns:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """On each instruction of `caller` that calls `callee`: its arguments are in their registers."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.caller)
+        _never_inlined(binary, self.callee)
+        sites = binary.call_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"no call of {self.callee} in {self.caller}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AfterCalls:
     """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
 
@@ -116,23 +134,6 @@ class AfterCalls:
         sites = binary.result_sites(caller, callee, self.results)
         if not sites:
             raise UnplaceableError(f"no cheap place behind the call of {self.callee} in {self.caller}")
-        return sites
-
-
-@dataclass(frozen=True, slots=True)
-class AtCalls:
-    """At each call of `callee` in `caller`, arguments in their registers: of all the calls of `callee`, these alone."""
-
-    caller: str
-    callee: str
-
-    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
-        """See `Place`."""
-        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
-        _never_inlined(binary, self.caller)
-        sites = binary.call_sites(caller, callee)
-        if not sites:
-            raise UnplaceableError(f"{self.caller} doesn't call {self.callee}")
         return sites
 
 
@@ -169,6 +170,31 @@ def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class AtCallInTurn:
+    """The one call of `callee` in `caller` that no call of `before` follows, or else that follows one of `behind`.
+
+    So two uses of one function are told apart, where nothing lies between the two calls but plain instructions.
+    """
+
+    caller: str
+    callee: str
+    before: str = ""
+    behind: str = ""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        names = (self.behind, self.callee) if self.behind else (self.callee, self.before)
+        first, second = (_function(binary, name) for name in names)
+        for name in (self.caller, *names):
+            _never_inlined(binary, name)
+        alone, behind = binary.call_sites_in_turn(_function(binary, self.caller), first, second)
+        found = behind if self.behind else alone
+        if len(found) != 1:
+            raise UnplaceableError(f"{self.caller} calls {self.callee} in {len(found)} such places, not in one")
+        return found
+
+
 class Role(enum.IntEnum):
     """What a hook does for a span; also the order of attaching."""
 
@@ -200,6 +226,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    writes: bool = False
+    """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
 
 @dataclass(frozen=True, slots=True)

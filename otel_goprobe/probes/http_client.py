@@ -24,8 +24,10 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -75,6 +77,7 @@ CANCELLATIONS = frozenset(("net.canceledError",))
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
+_WRITE_HEADERS = "net/http.Header.writeSubset"
 _PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "$&+,/:;=@"
 """What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
@@ -330,6 +333,17 @@ LIBRARY = Library(
             lost="parents over several goroutines",
             option="lineage",
         ),
+        *channels.HOOKS,
+        Hook(
+            Role.DETAIL,
+            (
+                Way("write_request_headers", AtCalls("net/http.(*Request).write", _WRITE_HEADERS)),
+                Way("write_request_headers", AtStart(_WRITE_HEADERS, arguments=(1, 2, 3))),
+            ),
+            lost="traceparent headers over TLS to other hosts",
+            option="write",
+            writes=True,
+        ),
         Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
@@ -346,9 +360,15 @@ LIBRARY = Library(
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
+        Field("persist_conn_bw", "net/http.persistConn", "bw"),
+        Field("buffered_writer_err", "bufio.Writer", "err"),
+        Field("buffered_writer_buf", "bufio.Writer", "buf"),
+        Field("buffered_writer_n", "bufio.Writer", "n"),
+        Field("buffered_writer_wr", "bufio.Writer", "wr"),
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),
+        Field("request_header", "net/http.Request", "Header"),
         Field("request_ctx", "net/http.Request", "ctx", required=True),
         Field("request_response", "net/http.Request", "Response", lost="http.request.resend_count"),
         Field("response_request", "net/http.Response", "Request"),
@@ -361,6 +381,7 @@ LIBRARY = Library(
         Field("url_path", "net/url.URL", "Path", required=True),
         Field("url_raw_path", "net/url.URL", "RawPath", required=True),
         Field("url_raw_query", "net/url.URL", "RawQuery", required=True),
+        *channels.FACTS,
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
@@ -379,7 +400,8 @@ LIBRARY = Library(
             network_attributes.NETWORK_PROTOCOL_VERSION,
         ),
     ),
-    options=("lineage",),
+    options=("lineage", channels.OPTION),
+    counters=channels.COUNTERS,
     finds_parents=True,
     headers=("http_client.h", "http_client_read.h"),
 )

@@ -177,7 +177,7 @@ def _today(attributes: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, 
     found = {names.get(key, key): value for key, value in attributes.items()} | {
         key: value for key, value in attributes.items() if key not in names
     }
-    found = {key: value for key, value in found.items() if value != ""}  # noqa: PLC1901 - 0 and False stay
+    found = {key: value for key, value in found.items() if value != ""}
     if "http.target" in found:
         path, _, query = found.pop("http.target").partition("?")
         found.setdefault("url.path", path)
