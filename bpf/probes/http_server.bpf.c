@@ -177,7 +177,7 @@ int http_server_mux_matched(struct pt_regs *ctx)
 
 /* Brings the route's text to `request->route_text`; returns its length. A pattern that the executable has as a constant is read
  * once a connection, as long as its requests have no other. */
-static __always_inline u32 http_server_read_route(struct target *target, struct http_server_in_flight *request)
+static __always_inline u32 http_server_read_route(struct target *target, u32 slot, struct http_server_in_flight *request)
 {
 	struct go_string route = http_server_route(target, (struct server_span *)request);
 
@@ -186,8 +186,8 @@ static __always_inline u32 http_server_read_route(struct target *target, struct 
 	if (route.data == request->route_data && route.length == request->route_length)
 		return request->route_bytes;
 	__builtin_memset(&request->route_text, 0, sizeof(request->route_text));
-	request->route_bytes = red_text_read(route, &request->route_text);
-	request->route_data = route.data - request->bias < target->read_only_end ? route.data : 0;
+	request->route_bytes = route_read((struct server_span *)request, slot, route, &request->route_text);
+	request->route_data = route.data != ROUTE_COMPOSED && route.data - request->bias < target->read_only_end ? route.data : 0;
 	request->route_length = route.length;
 	request->route_id = 0;
 	return request->route_bytes;
@@ -282,7 +282,7 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.protocol_major = request->protocol_major;
 	fixed.protocol_minor = request->protocol_minor;
 	fixed.panic_type = request->panic_type;
-	fixed.route_bytes = http_server_read_route(target, request);
+	fixed.route_bytes = http_server_read_route(target, slot, request);
 	if (target->options & OPTION_red)
 		http_server_count(target, slot, request, &fixed, duration_ns);
 	if (kept)
