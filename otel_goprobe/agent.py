@@ -328,13 +328,13 @@ class Agent:
         for one in gone:
             self.targets.detach(one)
         self.drain()
+        self.tools.finish()
+        if self.table:
+            self.table.close()
         for one in gone:
             self.tools.detach(one)
             self.targets.release(one)
-        self.tools.finish()
         self.collect()
-        if self.table:
-            self.table.close()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
         if self.meter:

@@ -127,6 +127,10 @@ class Tools:
         """See `Surroundings`."""
         return self._targets.get(slot)
 
+    def map_of(self, stem: str, name: str) -> kernel.Map:
+        """See `Surroundings`."""
+        return next(running.program.maps[name] for running in self._running if running.tool.stem == stem)
+
     def stack(self, slot: int, pcs: Sequence[int]) -> tuple[Frame, ...]:
         """See `Surroundings`."""
         stacks = self._stacks.get(slot)

@@ -4,8 +4,6 @@
  * maps are shared: `tgid_slots`, `http_server_inflight`.
  */
 
-BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
-
 /* By slot. */
 BPF_ARRAY(tool_targets, struct tool_target, MAX_SLOTS);
 

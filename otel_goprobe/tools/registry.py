@@ -69,21 +69,21 @@ def unit(of: Tool, sources: Path) -> Unit:
         of: the tool.
         sources: the folder ``bpf/`` of this installation.
     """
-    headers = (name for library in registry.libraries() for name in library.headers if not name.endswith("_kept.h"))
     return Unit(
         name=f"tool-{of.stem}",
         header=_header(of),
         sources=(
             *(sources / "include" / name for name in _SHARED),
+            sources / "include/wire.h",
             sources / "include/live.h",
-            *(sources / "probes" / name for name in headers if name == "http_server.h"),
+            *(sources / "probes" / name for library in registry.libraries() for name in library.headers),
+            sources / "include/parents.h",
             sources / "include/tool.h",
-            *(sources / "include" / name for name in of.sources),
             sources / "tools" / f"{of.stem}.bpf.c",
         ),
         programs=(
             *(UnitProgram(way.program) for hook in of.hooks for way in hook.ways),
             *(UnitProgram(each.program, "raw_tracepoint", each.event) for each in of.tracepoints),
         ),
-        structs=(of.record, "tool_header", "tool_target"),
+        structs=(of.record, "tool_header", "tool_target", *of.structs),
     )
