@@ -3,8 +3,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
-	test-propagation test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire \
-	bench-inspect clean
+	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode \
+	bench-metrics bench-wire bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -36,7 +36,7 @@ setup-dev:
 
 # Two files of tests at a time: most of them wait for processes. ARGS='-n 0 …' for one after the other.
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation and not libraries' $(ARGS)
 
 test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
 	$(PYTEST) tests -m slow $(ARGS)
@@ -71,6 +71,11 @@ test-propagation: setup-dev  ## < 10 minutes: parents of 10,007 requests in each
 	@mkdir -p .cache && rm -f .cache/propagation.jsonl
 	OTEL_GOPROBE_ROWS=.cache/propagation.jsonl $(PYTEST) tests -m propagation $(ARGS)
 	@PYTHONPATH=tests:tests/e2e $(VENV)/python -m propagation.page .cache/propagation.jsonl docs/propagation.md
+
+test-libraries: setup-dev  ## libraries by version and Go: our spans beside their official instrumentation's
+	@mkdir -p .cache && rm -f .cache/libraries.jsonl
+	OTEL_GOPROBE_ROWS=.cache/libraries.jsonl $(PYTEST) tests -m libraries $(ARGS)
+	@PYTHONPATH=tests $(VENV)/python tests/e2e/compatibility.py libraries .cache/libraries.jsonl docs/compatibility.md
 
 test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual machines without KVM
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static

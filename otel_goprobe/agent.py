@@ -29,10 +29,11 @@ from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedBy
 from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
+from otel_goprobe.pace import Pace
 from otel_goprobe.table import Table
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.tooling import Tools
-from otel_goprobe.wire import wire_for
+from otel_goprobe.wire import allowed, wire_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +45,6 @@ log = logging.getLogger(__name__)
 
 TRIM_EVERY_S = 5.0
 """To give memory back costs page faults later: more often, and it shows in the cost of a span."""
-SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
-"""Between two looks at the rings; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
-WANTED_FILL = 0.25
-"""Of the fuller ring at a drain: the rest is for a time without a core."""
-FEW = 1 / 64
-"""Of a ring: so little can wait until the exporter would send it anyway, because a drain costs as much as 100 spans."""
-FEW_WAIT_S = 0.5
-"""At most; OTEL_BSP_SCHEDULE_DELAY's own default here."""
 DRAIN_RECORDS = 1024
 """At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
@@ -100,23 +93,21 @@ class Timer:
         self._action = action
         self._at = time.monotonic() + seconds
 
-    def run_if_due(self, now: float) -> None:
-        """Call it if its time has come."""
+    def run_if_due(self, now: float) -> float:
+        """Call it if its time has come; return when that will be."""
         if now >= self._at:
             self._action()
             self._at = now + self._seconds
+        return self._at
 
 
 class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
-        self.config = config
         self.launch = launch
         self.memory = Memory()
-        self.interval_s = SHORTEST_INTERVAL_S
-        """Until the next look at the rings."""
-        self.drained_at = 0.0
+        self.pace = Pace(config.batch.schedule_delay_s, time.monotonic())
         self.telemetry = Telemetry()
         self.signals = stack.enter_context(Signals(launch))
         self.program = stack.enter_context(
@@ -128,6 +119,7 @@ class Agent:
                 lazily=True,
             )
         )
+        self.config = config = allowed(config, self.program)
         self.describe_sockets()
         self.table: Table | None = None
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
@@ -190,9 +182,10 @@ class Agent:
         if self.meter:
             self.meter.open()
         poll = select.poll()
-        poll.register(self.events.fileno(), select.POLLIN)
-        poll.register(self.signals.fileno(), select.POLLIN)
-        drain_at = events_at = time.monotonic()
+        events, signals = self.events.fileno(), self.signals.fileno()
+        poll.register(events, select.POLLIN)
+        poll.register(signals, select.POLLIN)
+        drain_at = events_at = timers_at = time.monotonic()
         timers = (
             Timer(COUNTERS_EVERY_S, self.read_counters),
             Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
@@ -202,16 +195,20 @@ class Agent:
         )
         while not self.is_over():
             now = time.monotonic()
-            poll.modify(self.events.fileno(), select.POLLIN if now >= events_at else 0)
-            poll.poll(max(0, min(drain_at, events_at if now < events_at else drain_at) - now) * 1e3)
-            self.signals.clear()
+            if now >= events_at:
+                poll.modify(events, select.POLLIN)
+            ready = poll.poll(max(0, (drain_at if now >= events_at else min(drain_at, events_at)) - now) * 1e3)
             now = time.monotonic()
-            if now >= events_at and self.follow_events():
-                events_at = now + EVENTS_APART_S
+            if ready:
+                self.signals.clear()
+                if self.follow_events():
+                    poll.modify(events, 0)
+                    events_at = now + EVENTS_APART_S
             if now >= drain_at:
-                drain_at = max(drain_at + self.drain_by_fill(), now)
-            for timer in timers:
-                timer.run_if_due(now)
+                self.drain_if_worth(now)
+                drain_at = max(drain_at + self.pace.interval_s, now)
+            if now >= timers_at:
+                timers_at = min(timer.run_if_due(now) for timer in timers)
 
     def is_over(self) -> bool:
         """Whether something wants the run to end."""
@@ -282,22 +279,15 @@ class Agent:
 
     # --- spans
 
-    def drain_by_fill(self) -> float:
-        """Drain, unless there is nothing; return the seconds to the next time, fewer the fuller the rings were."""
-        now = time.monotonic()
-        fill = max(ring.fill for ring in self.rings.values())
-        waited_s = now - self.drained_at
-        if fill > FEW or (fill and waited_s >= min(self.config.batch.schedule_delay_s, FEW_WAIT_S)):
-            self.drained_at = now
+    def drain_if_worth(self, now: float) -> None:
+        """Drain where there is enough, or now and then a little."""
+        if self.pace.is_worth_a_drain(max(ring.fill for ring in self.rings.values()), now):
             self.drain()
-        # Slowly longer, at once shorter.
-        wanted = self.interval_s * WANTED_FILL / max(fill, WANTED_FILL / 2)
-        longest = min(max(self.config.batch.schedule_delay_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
-        self.interval_s = min(max(wanted, SHORTEST_INTERVAL_S), longest)
-        return self.interval_s
+        self.tools.drain()
 
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
+        self.memory.used = True
         self.converter.clock.recalibrate()
         self.tools.drain()
         for size, ring in self.rings.items():

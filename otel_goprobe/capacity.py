@@ -20,11 +20,12 @@ CHUNKS_A_SERIES = 4
 def map_sizes(config: Config) -> dict[str, int]:
     """Return, by name, elements of a map or bytes of a ring; maps of what is off get the least there can be."""
     return {
-        **{f"{library.stem}_inflight": config.max_in_flight for library in probes.libraries()},
-        **dict.fromkeys(("goroutines", "live_contexts"), config.max_in_flight),
+        **{f"{library.stem}_inflight": config.max_in_flight for library in probes.kinds().values()},
+        **dict.fromkeys(("goroutines", "active_spans", "live_contexts"), config.max_in_flight),
         **{f"ring_{size}": _ring_bytes(config, part) for size, part in RINGS.items()},
         **_series(config),
         **({} if config.local else {probes.SHARED_MAP: 1}),
+        **({} if config.span_links else dict.fromkeys(("received", "span_links", "channel_items"), 1)),
     }
 
 

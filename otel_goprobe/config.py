@@ -106,8 +106,12 @@ class Config:
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
+    """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
+    span_links: bool = False
+    """Whether channels are watched, for links to the requests whose items a goroutine received."""
     sampling: Sampling = field(default_factory=Sampling)
     max_in_flight: int = 16384
     """Requests at once, over all targets."""
@@ -140,6 +144,10 @@ class Config:
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
     """What was ignored in the environment, a sentence each."""
+
+    def has(self, option: str) -> bool:
+        """Tell whether the run has an option that probes ask for, a library's own or one of these attributes."""
+        return option in self.library_flags or bool(getattr(self, option, False))
 
     @property
     def local(self) -> bool:
@@ -202,7 +210,9 @@ class Flags:
     always_sample: str = ""
     """``errors,slower=500ms``."""
     propagation: Propagation = "local"
+    library_flags: frozenset[str] = frozenset()
     lineage: bool = False
+    span_links: bool = False
     max_in_flight: int = 16384
     max_series: int = 4096
     service_graph: bool = False
@@ -265,7 +275,9 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         user_agent=flags.user_agent and exporter != "none",
         tracecontext=_follows_headers(flags, environment, exporter),
         propagation=flags.propagation,
+        library_flags=flags.library_flags,
         lineage=flags.lineage,
+        span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),
         max_in_flight=flags.max_in_flight,
         max_series=flags.max_series,

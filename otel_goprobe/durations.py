@@ -65,8 +65,8 @@ class _Slot:
 
     resource: Mapping[str, AttributeValue]
     began_unix_ns: int
-    active: set[tuple[int, Attributes]] = field(default_factory=set)
-    """By kind and attributes: what has been seen in flight; it is told even when it has become none."""
+    active: set[tuple[str, Attributes]] = field(default_factory=set)
+    """By the metric and attributes: what has been seen in flight; it is told even when it has become none."""
 
 
 class Durations:
@@ -143,22 +143,23 @@ class Durations:
         for (slot, kind, comparable), series in found.items():
             yield slot, kind, comparable, series
 
-    def active(self, kind: int, stem: str, active: Active) -> Iterable[SumPoint]:
-        """Yield how many are running."""
+    def active(self, stems: Iterable[str], active: Active) -> Iterable[SumPoint]:
+        """Yield how many are running, of libraries that have this metric."""
         if self._closed:
             return
-        keys, values = self._read(f"{stem}_inflight", "goroutine_key", f"{stem}_in_flight")
-        busy = values["start_ns"] != 0  # the others are of connections that wait for their next request
-        keys, values = keys[busy], values[busy]
         running: dict[tuple[int, Attributes], int] = {}
-        for slot, told in zip(keys["slot"].tolist(), active.attributes(values), strict=True):
-            key = slot, _comparable(told)
-            running[key] = running.get(key, 0) + 1
-            if slot in self.slots:
-                self.slots[slot].active.add((kind, key[1]))
+        for stem in stems:
+            keys, values = self._read(f"{stem}_inflight", "goroutine_key", f"{stem}_in_flight")
+            busy = values["start_ns"] != 0  # the others are of connections that wait for their next request
+            keys, values = keys[busy], values[busy]
+            for slot, told in zip(keys["slot"].tolist(), active.attributes(values), strict=True):
+                key = slot, _comparable(told)
+                running[key] = running.get(key, 0) + 1
+                if slot in self.slots:
+                    self.slots[slot].active.add((active.name, key[1]))
         for slot, target in self.slots.items():
-            for of_kind, attributes in sorted(target.active, key=str):
-                if of_kind == kind:
+            for name, attributes in sorted(target.active, key=str):
+                if name == active.name:
                     count = running.get((slot, attributes), 0)
                     yield SumPoint(target.resource, dict(attributes), target.began_unix_ns, count)
 
@@ -221,15 +222,18 @@ class Reader:
                 points.setdefault(kind, []).extend(self._point(slot, kind, attributes, series))
             self._since = dict.fromkeys(self._durations.slots, now)
             self._exemplars_told = self._durations.exemplars.came
-            metrics = []
+            metrics: dict[str, Metric] = {}
+            together: dict[str, list[HistogramPoint]] = {}
+            """By the metric's name: two libraries, such as a protocol's versions, may have one."""
             for kind, (library, duration) in probes.durations().items():
                 scope = f"otel-goprobe/{library.import_path}"
-                metrics.append(self._metric(scope, duration, points.get(kind, [])))
-                if duration.active:
-                    active = duration.active
-                    running = tuple(self._durations.active(kind, library.stem, active))
-                    metrics.append(Metric(scope, active.name, active.unit, active.description, running))
-        return [metric for metric in metrics if metric.points]
+                of_metric = together.setdefault(duration.name, [])
+                of_metric += points.get(kind, [])
+                metrics[duration.name] = self._metric(scope, duration, of_metric)
+            for name, (scope, active, stems) in _actives().items():
+                running = tuple(self._durations.active(stems, active))
+                metrics[name] = Metric(scope, active.name, active.unit, active.description, running)
+        return [metric for metric in metrics.values() if metric.points]
 
     def retire(self, slot: int, counted: Iterable[tuple[int, int, Attributes, _Series]]) -> None:
         """Keep a target's last points until the next collection; the lock is held."""
@@ -268,6 +272,16 @@ class Reader:
             scale,
             offset,
         )
+
+
+def _actives() -> dict[str, tuple[str, Active, list[str]]]:
+    """Return, by the metric's name, its scope, what it says, and the stems of the libraries that have it."""
+    found: dict[str, tuple[str, Active, list[str]]] = {}
+    for library, duration in probes.durations().values():
+        if duration.active:
+            scope = f"otel-goprobe/{library.import_path}"
+            found.setdefault(duration.active.name, (scope, duration.active, []))[2].append(library.stem)
+    return found
 
 
 def exponential(index: int, counts: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], int, int]:

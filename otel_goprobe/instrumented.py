@@ -35,11 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WARNINGS = {
-    "http2_requests": "HTTP/2 seen: not traced",
     "unjoinable_connections": "a connection that is no TCP, or of a type that hides it, can't be joined with the other"
     " end: only headers that applications send are followed on it",
 }
-"""What is said once of a target when one of its counters isn't 0 any more."""
+"""What is said once of a target when one of its counters isn't 0 any more, besides what libraries say."""
 
 FileKey = tuple[int, int, int, int]
 """Device, inode, size and modification time in ns: what names an executable's content."""
@@ -93,7 +92,7 @@ class Targets:
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
         self._tools = bool(config.tools)
-        self._option_names = frozenset(name for name in probes.options() if getattr(config, name))
+        self._option_names = frozenset(name for name in probes.options() if config.has(name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
         self._traces = config.traces
         self._sampling = config.sampling
@@ -254,7 +253,17 @@ class Targets:
                 if value is not None and in_flight.delete(key):
                     swept += bool(np.frombuffer(value, value_dtype)["start_ns"][0])
             self._program.maps["in_flight_elements"].update(_u32(kind), _u32(len(in_flight.keys())))
-        for name in ("goroutines", "live_contexts", "lineages", "lineage_used"):
+        for name in (
+            "goroutines",
+            "active_spans",
+            "live_contexts",
+            "lineages",
+            "lineage_used",
+            "received",
+            "span_links",
+            "channel_items",
+            "write_armed",
+        ):
             of_goroutines = self._program.maps[name]
             for key in _of_slot(of_goroutines, slot, key_dtype):
                 of_goroutines.delete(key)
@@ -269,9 +278,9 @@ class Targets:
             one.counts[name] += new
             if name == "started":
                 self._telemetry.started(new)
-            elif name in probes.DROPS:
+            elif name in probes.drops():
                 self._telemetry.dropped(name, new)
-        for name, warning in _WARNINGS.items():
+        for name, warning in (_WARNINGS | probes.warnings()).items():
             if one.counts[name] and name not in one.said:
                 one.said.add(name)
                 log.warning("pid %d (%s): %s", one.target.pid, one.target.service, warning)
@@ -321,7 +330,7 @@ def _summary_of(one: Instrumented) -> dict[str, object]:
         "service": one.target.service,
         "started": one.counts["started"],
         **{name: one.counts[name] for name in probes.observations()},
-        "dropped": {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]},
+        "dropped": {name: one.counts[name] for name in (*probes.drops(), "unfinished") if one.counts[name]},
     }
 
 
@@ -338,6 +347,6 @@ def _attached_line(one: Instrumented, milliseconds: float) -> str:
 
 
 def _detached_line(one: Instrumented) -> str:
-    dropped = {name: one.counts[name] for name in (*probes.DROPS, "unfinished") if one.counts[name]}
+    dropped = {name: one.counts[name] for name in (*probes.drops(), "unfinished") if one.counts[name]}
     lost = "".join(f", {name} {count}" for name, count in dropped.items())
     return f"detached pid={one.target.pid} service={one.target.service} started={one.counts['started']}{lost}"

@@ -18,7 +18,27 @@ struct live_span {
 	u64 child_kept;			     /* 1: a child that wasn't sampled is kept for what became of it */
 };
 
-/* Data word of a connection's context.Context (as .goid) -> the g that answers its requests. */
+/* What every span that others can be children of begins with: the value of active_spans, and the first members of
+ * http_server's in-flight value, whose goroutines are a connection's and so have a map of their own. */
+#define SERVER_SPAN_MEMBERS                                                                                               \
+	u64 start_ns; /* 0: it doesn't run */                                                                             \
+	u64 span_id;                                                                                                      \
+	struct trace_context context;                                                                                     \
+	u64 parent_span_id; /* 0: a root */                                                                               \
+	u64 goid;                                                                                                         \
+	u64 request;		/* what its library knows the request by, of net/http the *Request; 0: it takes no route */     \
+	u64 mux_request;	/* what the innermost ServeMux saw: the request or a copy of it */                               \
+	u64 mux_goroutine;                                                                                                \
+	struct go_string route; /* the pattern that matched, in memory that outlives the request; length 0: none */       \
+	struct live_span live;                                                                                            \
+	u64 outer; /* spans of the same goroutine that go on when this one ends: ACTIVE_SPANS_DEEP at most */
+
+struct server_span {
+	SERVER_SPAN_MEMBERS
+} __attribute__((may_alias));
+
+/* Data word of a connection's context.Context (as .goid) -> the g that answers its requests. With .kind 0 that of a
+ * request's own, for spans in active_spans. */
 BPF_HASH(live_contexts, struct goroutine_key, u64, 16384);
 
 /* runtime/proc.go, _GoidCacheBatch: the same in Go 1.19 to 1.27. */
@@ -88,7 +108,7 @@ static __always_inline void live_span_publish(struct pt_regs *ctx, struct target
 {
 	struct goroutine_key outer = *key;
 
-	if (!target->http_client_start_address)
+	if (!(target->traits & TARGET_FINDS_PARENTS))
 		return;
 	live->child_kept = 0;
 	live->context = 0;
@@ -100,6 +120,22 @@ static __always_inline void live_span_publish(struct pt_regs *ctx, struct target
 			count(key->slot, COUNTER_contexts_full);
 	}
 	live_span_mark_goroutines(ctx, target, key->slot, bias, live);
+}
+
+/* The same of a span in active_spans, whose request has a context.Context of its own: `context` is its data word, 0 where it
+ * has none. Ended by active_span_end. */
+static __always_inline __attribute__((unused)) void live_span_publish_own(struct pt_regs *ctx, struct target *target, u32 slot,
+									  u64 context, u64 bias, struct live_span *live)
+{
+	struct goroutine_key key = {.goid = context, .slot = slot};
+	u64 g = GO_G(ctx);
+
+	if (!(target->traits & TARGET_FINDS_PARENTS))
+		return;
+	live->context = context;
+	if (context && live_contexts.update(&key, &g))
+		count(slot, COUNTER_contexts_full);
+	live_span_mark_goroutines(ctx, target, slot, bias, live);
 }
 
 /* The goroutine has no more spans. */

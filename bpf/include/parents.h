@@ -21,53 +21,61 @@ BPF_TABLE("lru_hash", struct goroutine_key, struct lineage, lineages, 16384);
 BPF_TABLE("lru_hash", struct goroutine_key, u64, lineage_used, 16384);
 
 /* The span that a goroutine works for itself, by the address of its g. */
-static __always_inline struct http_server_in_flight *parent_on_goroutine(u64 g, u32 slot)
+static __always_inline struct server_span *parent_on_goroutine(struct target *target, u64 g, u32 slot)
+{
+	struct server_span *span = span_of_goroutine(target, g, slot);
+
+	return span && bpf_ktime_get_ns() - span->start_ns < PARENT_MAX_AGE_NS ? span : 0;
+}
+
+/* The same of a span that is known. */
+static __always_inline struct server_span *parent_with(struct target *target, u64 g, u32 slot, u64 span_id)
 {
 	struct goroutine_key key = {.goid = g, .slot = slot, .kind = KIND_http_server};
-	struct http_server_in_flight *span = http_server_inflight.lookup(&key);
+	struct server_span *span = (struct server_span *)http_server_inflight.lookup(&key);
 
-	return span && span->start_ns && bpf_ktime_get_ns() - span->start_ns < PARENT_MAX_AGE_NS ? span : 0;
+	if (span && span->start_ns && span->span_id == span_id)
+		return span;
+	return target->traits & TARGET_ACTIVE_SPANS ? active_span_with(g, slot, span_id, 0) : 0;
 }
 
 /* The same by its id, and `*g`. */
-static __always_inline struct http_server_in_flight *parent_on_goroutine_id(u64 goid, u32 slot, u64 *g)
+static __always_inline struct server_span *parent_on_goroutine_id(struct target *target, u64 goid, u32 slot, u64 *g)
 {
 	struct goroutine_key key = {.goid = goid, .slot = slot, .kind = KIND_http_server};
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	u64 *found = goid ? goroutines.lookup(&key) : 0;
 
 	if (!found)
 		return 0;
 	*g = *found;
-	span = parent_on_goroutine(*g, slot);
+	span = parent_on_goroutine(target, *g, slot);
 	return span && span->goid == goid ? span : 0;
 }
 
 /* What `goid` was started for, however many goroutines lie between; NULL where that has ended. */
-static __always_inline struct http_server_in_flight *parent_by_lineage(u64 goid, u32 slot, u64 *g)
+static __always_inline struct server_span *parent_by_lineage(struct target *target, u64 goid, u32 slot, u64 *g)
 {
 	struct goroutine_key key = {.goid = goid, .slot = slot, .kind = KIND_http_server};
 	struct lineage *lineage = lineages.lookup(&key);
-	struct http_server_in_flight *span;
 
 	if (!lineage)
 		return 0;
 	*g = lineage->g;
-	span = parent_on_goroutine(*g, slot);
-	return span && span->span_id == lineage->span_id ? span : 0;
+	return parent_with(target, *g, slot, lineage->span_id);
 }
 
 /* The span that a context.Context belongs to, given its words.
  *
  * Every wrapper of package context, and a struct that embeds a Context first, begins with the wrapped one; what a server
  * makes for a request is a *context.cancelCtx around its connection's context (net/http/server.go, readRequest), so only
- * what such a one wraps is looked up. */
-static __always_inline struct http_server_in_flight *parent_by_context(struct target *target, u32 slot,
-								       u64 context[2], u64 bias, u64 *g)
+ * what such a one wraps is looked up; where a connection has many requests at once, the request's own. */
+static __always_inline struct server_span *parent_by_context(struct target *target, u32 slot, u64 context[2], u64 bias,
+							     u64 *g)
 {
-	struct goroutine_key key = {.slot = slot, .kind = KIND_http_server};
+	struct goroutine_key key = {.slot = slot};
 	u64 inner = 0, *owner;
-	struct http_server_in_flight *span;
+	struct server_span *span;
 
 #pragma clang loop unroll(disable)
 	for (u32 hop = 0; hop < PARENT_HOPS; hop++) {
@@ -78,11 +86,22 @@ static __always_inline struct http_server_in_flight *parent_by_context(struct ta
 			break;
 		key.goid = context[1];
 		if (inner) {
+			key.kind = KIND_http_server;
 			owner = live_contexts.lookup(&key);
 			if (owner) {
 				*g = *owner;
-				span = parent_on_goroutine(*owner, slot);
+				span = parent_on_goroutine(target, *owner, slot);
 				return span && span->live.context == inner ? span : 0;
+			}
+		}
+		if (target->traits & TARGET_ACTIVE_SPANS) {
+			key.kind = 0;
+			owner = live_contexts.lookup(&key);
+			if (owner) {
+				*g = *owner;
+				span = active_span_with(*owner, slot, 0, key.goid);
+				if (span)
+					return span;
 			}
 		}
 		inner = context[0] == target->cancel_context_itab ? key.goid : 0;
@@ -110,26 +129,28 @@ static __always_inline u32 parent_is_first(u64 goid, u32 slot, u64 span_id, u32 
 
 /* The parent of what the current goroutine does by order of a context.Context, whose words are used up; NULL: none. `*g`:
  * where its in-flight value is. */
-static __always_inline struct http_server_in_flight *parent_of(struct pt_regs *ctx, struct target *target, u32 slot,
-							       u64 context[2], u64 bias, u32 continues, u64 *g)
+static __always_inline struct server_span *parent_of(struct pt_regs *ctx, struct target *target, u32 slot, u64 context[2],
+						     u64 bias, u32 continues, u64 *g)
 {
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	u64 goid;
 
 	span = parent_by_context(target, slot, context, bias, g);
 	if (span)
 		return span;
 	*g = GO_G(ctx);
-	span = parent_on_goroutine(*g, slot);
+	span = parent_on_goroutine(target, *g, slot);
 	if (span || target->g_parent_goid == MISSING)
 		return span;
 	goid = go_read_word(GO_G(ctx), target->g_goid);
 	if (target->options & OPTION_lineage) {
-		span = parent_by_lineage(goid, slot, g);
+		span = parent_by_lineage(target, goid, slot, g);
 	} else {
-		span = parent_on_goroutine_id(go_read_word(GO_G(ctx), target->g_parent_goid), slot, g);
+		span = parent_on_goroutine_id(target, go_read_word(GO_G(ctx), target->g_parent_goid), slot, g);
 		if (span && !live_span_started(&span->live, goid))
 			return 0;
 	}
-	return span && parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
+	if (!span || links_to_another(target, slot, GO_G(ctx), goid, span->span_id))
+		return 0;
+	return parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
 }

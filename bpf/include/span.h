@@ -38,7 +38,7 @@ struct span_header {
 	u16 slot;
 	u8 trace_flags; /* W3C's */
 	u8 late;	/* 1: not sampled, kept for what became of it */
-	u16 reserved;
+	u16 links; /* how many are in span_links, bpf/include/links.h */
 	u64 start_ns;
 	u64 end_ns;
 	u64 trace_id[2];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
  * What every tool needs: which target a task belongs to, its goroutine, the span that is active there, its stack. The core's
- * maps are shared: `tgid_slots`, `http_server_inflight`.
+ * maps are shared: `tgid_slots`, `http_server_inflight`, `active_spans`.
  */
 
 /* By slot. */
@@ -72,15 +72,15 @@ static __always_inline u64 tool_g(struct tool_target *target)
 /* Writes the header's members about a goroutine and the span that it works for. */
 static __always_inline void tool_goroutine(struct tool_header *header, struct tool_target *target, u32 slot, u64 g)
 {
-	struct goroutine_key key = {.goid = g, .slot = slot, .kind = KIND_http_server};
-	struct http_server_in_flight *span = g ? http_server_inflight.lookup(&key) : 0;
+	struct target *watched = targets.lookup(&slot);
+	struct server_span *span = g && watched ? span_of_goroutine(watched, g, slot) : 0;
 
 	header->goid = 0;
 	if (g && target->goid != MISSING)
 		bpf_probe_read_user(&header->goid, sizeof(u64), (void *)(g + target->goid));
 	header->trace_id[0] = header->trace_id[1] = header->span_id = 0;
 	header->trace_flags = 0;
-	if (span && span->start_ns) {
+	if (span) {
 		header->trace_id[0] = span->context.trace_id[0];
 		header->trace_id[1] = span->context.trace_id[1];
 		header->span_id = span->span_id;

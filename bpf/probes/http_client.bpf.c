@@ -32,7 +32,7 @@ static __always_inline struct http_client_in_flight *http_client_of(struct pt_re
 int http_client_request_start(struct pt_regs *ctx)
 {
 	struct http_client_in_flight request = {};
-	struct http_server_in_flight *parent;
+	struct server_span *parent;
 	struct goroutine_key key;
 	struct target *target;
 	u64 words[5] = {}, at;
@@ -66,6 +66,7 @@ int http_client_request_start(struct pt_regs *ctx)
 		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
 							 target->sampling_bound);
 	}
+	links_take(target, slot, key.goid, request.span_id, !parent);
 	count(slot, COUNTER_started);
 	failed = http_client_inflight.insert(&key, &request);
 	if (failed == -EEXIST) {
@@ -125,6 +126,8 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
 	SPAN_HEADER(fixed, KIND_http_client, slot, request);
+	if (!request->parent_span_id)
+		fixed->header.links = links_of(target, slot, request->span_id);
 	if (method.length <= 8 && url.length - 1 < 152) {
 		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -158,7 +161,7 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 					       u64 end_ns, u64 response, u64 error)
 {
 	struct http_client_fixed fixed = {.error = error};
-	struct http_server_in_flight *parent;
+	struct server_span *parent;
 	struct go_string method;
 	u64 duration_ns = end_ns - request->start_ns;
 	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
@@ -173,8 +176,10 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 		if (!kept)
 			count(slot, COUNTER_sampled_out);
 		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && request->parent_span_id ? parent_on_goroutine(request->parent_g, slot) : 0;
-		if (parent && parent->span_id == request->parent_span_id)
+		parent = kept && request->parent_span_id
+				 ? parent_with(target, request->parent_g, slot, request->parent_span_id)
+				 : 0;
+		if (parent)
 			parent->live.child_kept = 1;
 	}
 	if (!kept && !(target->options & OPTION_red))
@@ -206,6 +211,7 @@ int http_client_connection(struct pt_regs *ctx)
 		count(slot, COUNTER_started);
 		request->start_ns = request->failed_ns;
 		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
+		links_take(target, slot, key.goid, request->span_id, !request->parent_span_id);
 		request->failed_ns = 0;
 		request->resends++;
 	}
@@ -217,8 +223,8 @@ int http_client_connection(struct pt_regs *ctx)
 	request->peer_port = connection->tuple.remote_port;
 	request->connection = connection->key;
 	connection_publish(target, &request->connection, &request->context, request->span_id);
-	wire_arm(target, slot, &connection->tuple, go_read_word(GO_ARG1(ctx), target->persist_conn_tls_state) != 0,
-		 &request->context, request->span_id);
+	wire_arm(target, slot, KIND_http_client, &connection->tuple, GO_ARG1(ctx), request->request, &request->context,
+		 request->span_id);
 	return 0;
 }
 
@@ -285,7 +291,7 @@ int http_client_panic(struct pt_regs *ctx)
 int http_client_goroutine(struct pt_regs *ctx)
 {
 	struct goroutine_key key = {.kind = KIND_http_server};
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	struct lineage lineage = {};
 	struct target *target;
 	u64 starter;
@@ -295,9 +301,9 @@ int http_client_goroutine(struct pt_regs *ctx)
 	if (!target)
 		return 0;
 	starter = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
-	span = parent_on_goroutine_id(starter, slot, &lineage.g);
+	span = parent_on_goroutine_id(target, starter, slot, &lineage.g);
 	if (!span)
-		span = parent_by_lineage(starter, slot, &lineage.g);
+		span = parent_by_lineage(target, starter, slot, &lineage.g);
 	if (!span)
 		return 0;
 	lineage.span_id = span->span_id;

@@ -39,7 +39,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	parent_span_id = connection_adopt(&request->joined, now, &context, header_span_id);
 	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : &context);
 	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
-	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !target->http_client_start_address) {
+	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !(target->traits & TARGET_FINDS_PARENTS)) {
 		count(slot, COUNTER_sampled_out);
 		http_server_rest(target, &key, request, 0);
 		return 0;
@@ -50,7 +50,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	request->response = response;
 	request->request = seen;
 	request->mux_request = 0;
-	request->pattern.length = 0;
+	request->route.length = 0;
 	request->panic_type = 0;
 	if (!header_span_id) {
 		headers[HEADER_TRACESTATE].length = 0;
@@ -114,31 +114,11 @@ int http_server_panic(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The request that a mux works on, found by its goroutine, or by the goroutine that started this one (TimeoutHandler
- * runs its handler in a goroutine of its own). */
-static __always_inline struct http_server_in_flight *http_server_of_mux(struct pt_regs *ctx, struct target *target,
-									 u32 slot)
-{
-	struct goroutine_key key = http_server_key(ctx, slot);
-	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
-	u64 *g;
-
-	if (!request) {
-		key.goid = go_read_word(GO_G(ctx), target->g_parent_goid);
-		g = key.goid ? goroutines.lookup(&key) : 0;
-		if (!g)
-			return 0;
-		key.goid = *g;
-		request = http_server_inflight.lookup(&key);
-	}
-	return request && request->start_ns ? request : 0;
-}
-
 /* func (mux *ServeMux) ServeHTTP(w ResponseWriter, r *Request), since Go 1.0.
  * Registers: mux = ARG1, w = ARG2, ARG3, r = ARG4. Here the pattern isn't known yet; the request is remembered. */
 int http_server_mux_start(struct pt_regs *ctx)
 {
-	struct http_server_in_flight *request;
+	struct server_span *request;
 	struct target *target;
 	u64 seen = GO_ARG4(ctx);
 	u32 slot;
@@ -146,8 +126,8 @@ int http_server_mux_start(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	request = http_server_of_mux(ctx, target, slot);
-	if (!request)
+	request = span_of_router(ctx, target, slot);
+	if (!request || !request->request)
 		return 0;
 	/* A copy made by WithContext, Clone or StripPrefix shares the string that the request line was read into; a request
 	 * that a handler made up for itself has none. */
@@ -155,7 +135,7 @@ int http_server_mux_start(struct pt_regs *ctx)
 		return 0;
 	request->mux_request = seen;
 	request->mux_goroutine = GO_G(ctx);
-	request->pattern.length = 0;
+	request->route.length = 0;
 	return 0;
 }
 
@@ -164,27 +144,28 @@ int http_server_mux_start(struct pt_regs *ctx)
  * Results: h in the registers of ARG1, ARG2, pattern in those of ARG3, ARG4. */
 int http_server_mux_matched(struct pt_regs *ctx)
 {
-	struct http_server_in_flight *request;
+	struct server_span *request;
 	struct target *target;
 	u32 slot;
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	request = http_server_of_mux(ctx, target, slot);
+	request = span_of_router(ctx, target, slot);
 	if (!request || request->mux_goroutine != GO_G(ctx))
 		return 0;
-	request->pattern.data = GO_ARG3(ctx);
-	request->pattern.length = GO_ARG1(ctx) ? GO_ARG4(ctx) : 0;
+	request->route.data = GO_ARG3(ctx);
+	request->route.length = GO_ARG1(ctx) ? GO_ARG4(ctx) : 0;
 	return 0;
 }
 
-static __always_inline struct go_string http_server_route(struct target *target, struct http_server_in_flight *request)
+/* The route that a router or a mux has told, or that net/http has left in the request that the mux saw. */
+static __always_inline struct go_string http_server_route(struct target *target, struct server_span *request)
 {
 	struct go_string none = {};
 
-	if (request->pattern.length)
-		return request->pattern;
+	if (request->route.length)
+		return request->route;
 	if (!request->mux_request)
 		return none;
 	/* A copy may be garbage by now: take it only while it still is one. */
@@ -199,18 +180,18 @@ static __always_inline struct go_string http_server_route(struct target *target,
 	return go_read_string(go_read_word(request->mux_request, target->request_pat), target->pattern_str);
 }
 
-/* Brings the route's text to `request->route`; returns its length. A pattern that the executable has as a constant is read
+/* Brings the route's text to `request->route_text`; returns its length. A pattern that the executable has as a constant is read
  * once a connection, as long as its requests have no other. */
 static __always_inline u32 http_server_read_route(struct target *target, struct http_server_in_flight *request)
 {
-	struct go_string route = http_server_route(target, request);
+	struct go_string route = http_server_route(target, (struct server_span *)request);
 
 	if (!route.length)
 		return 0;
 	if (route.data == request->route_data && route.length == request->route_length)
 		return request->route_bytes;
-	__builtin_memset(&request->route, 0, sizeof(request->route));
-	request->route_bytes = red_text_read(route, &request->route);
+	__builtin_memset(&request->route_text, 0, sizeof(request->route_text));
+	request->route_bytes = red_text_read(route, &request->route_text);
 	request->route_data = route.data - request->bias < target->read_only_end ? route.data : 0;
 	request->route_length = route.length;
 	request->route_id = 0;
@@ -231,10 +212,10 @@ static __always_inline void http_server_count(struct target *target, u32 slot, s
 	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
 	if (fixed->route_bytes) {
 		if (!request->route_id)
-			request->route_id = red_text_id(&request->route);
+			request->route_id = red_text_id(&request->route_text);
 		key.text = request->route_id;
 	}
-	red_count(target, &key, &request->route, duration_ns, RED_BUCKET_http_server(duration_ns));
+	red_count(target, &key, &request->route_text, duration_ns, RED_BUCKET_http_server(duration_ns));
 }
 
 /* Submits the request's record. */
@@ -254,7 +235,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		COPY_READ(record, line, request->line_text, request->line.length);
 		COPY(record, host, request->host, 32);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
-		COPY_READ(record, route, &request->route, fixed->route_bytes);
+		COPY_READ(record, route, &request->route_text, fixed->route_bytes);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct http_server_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
@@ -267,7 +248,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		COPY(record, line, request->line, 344);
 		COPY(record, host, request->host, 88);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
-		COPY_READ(record, route, &request->route, fixed->route_bytes);
+		COPY_READ(record, route, &request->route_text, fixed->route_bytes);
 		COPY(record, user_agent, request->headers[HEADER_USER_AGENT], 136);
 		COPY(record, tracestate, request->headers[HEADER_TRACESTATE], 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);

@@ -19,17 +19,10 @@ enum http_server_end {
  * request to the next, until the connection ends: it costs more to make than to fill. Addresses are of heap objects:
  * net/http holds request and response until the end, the others are read with a check. */
 struct http_server_in_flight {
-	u64 start_ns; /* 0: it waits for a request */
-	u64 span_id;
-	struct trace_context context;
-	u64 parent_span_id; /* 0: a root */
-	u64 request;
+	SERVER_SPAN_MEMBERS /* start_ns 0: it waits for a request */
 	u64 response;
-	u64 method;	 /* its bytes, where it is a known one; else 0 */
-	u64 mux_request; /* what the innermost ServeMux saw: the request or a copy of it */
-	u64 mux_goroutine;
-	struct go_string pattern; /* where the mux is that of Go 1.21, which stores none in the request */
-	u64 panic_type;		  /* address in the file, without bias */
+	u64 method;	/* its bytes, where it is a known one; else 0 */
+	u64 panic_type; /* address in the file, without bias */
 	struct go_string method_text;
 	struct go_string uri;
 	struct go_string host;
@@ -38,7 +31,6 @@ struct http_server_in_flight {
 	u64 header;	      /* the address of the map */
 	struct go_string line; /* method, space, request target */
 	struct go_string headers[HEADERS];
-	u64 goid;
 	u64 connection;
 	u64 bias; /* load bias of the executable */
 	u8 tls;
@@ -49,13 +41,14 @@ struct http_server_in_flight {
 	u64 route_data;		/* where `route` was read, in memory that is never written to; else 0 */
 	u64 route_length;	/* of all of it */
 	u64 route_id;		/* as metrics know it; 0: not computed yet */
-	struct red_text route;	/* the last request's */
+	struct red_text route_text; /* the last request's */
 	char peer[HTTP_SERVER_MAX_PEER];
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
-	struct live_span live;
 	struct connection_key joined; /* the connection as its client's side knows it */
 	u64 scratch[GO_BLOCK_BYTES / 8];  /* for the start, in place of the stack, which has 512 bytes */
 };
+
+BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
 
 /* Uses of `scratch`, one after the other. */
 union http_server_scratch {

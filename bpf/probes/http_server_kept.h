@@ -3,8 +3,6 @@
  * Elements of http_server_inflight, one a connection: added, filled from the net/http.Request, left for the next request.
  */
 
-BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
-
 /* Never written to: a new element, for which the stack has no room. */
 BPF_ARRAY(http_server_blank, struct http_server_in_flight, 1);
 

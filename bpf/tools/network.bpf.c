@@ -416,7 +416,7 @@ int network_reset(struct bpf_raw_tracepoint_args *ctx)
 int network_dial(struct pt_regs *ctx)
 {
 	struct goroutine_key key = {};
-	struct http_server_in_flight *span;
+	struct server_span *span;
 	struct network_dial *dial;
 	struct tool_target *own;
 	struct target *target;
@@ -441,7 +441,7 @@ int network_dial(struct pt_regs *ctx)
 		dial->name_bytes = bytes;
 	span = parent_by_context(target, slot, context, GO_PC(ctx) - own->dial_address, &g);
 	if (!span)
-		span = parent_on_goroutine(GO_G(ctx), slot);
+		span = parent_on_goroutine(target, GO_G(ctx), slot);
 	if (span) {
 		dial->trace_id[0] = span->context.trace_id[0];
 		dial->trace_id[1] = span->context.trace_id[1];

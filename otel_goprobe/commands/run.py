@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_goprobe import config, log, tools
+from otel_goprobe import config, library_flags, log, tools
 from otel_goprobe.environment import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _COMMAND = "otel_goprobe.command"
 """Key in click's context for what stands after ``--``."""
@@ -23,6 +26,13 @@ def _ring_bytes(_context: click.Context, _parameter: click.Parameter, value: str
     if size & (size - 1) or not 4096 <= size <= 2**30:
         raise click.BadParameter(f"{value} is no power of two from 4KiB to 1GiB")
     return size
+
+
+def _library_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the flags that libraries declare for themselves."""
+    for flag in library_flags.declared():
+        command = click.option(f"--{flag.name.replace('_', '-')}", flag.name, is_flag=True, help=flag.help)(command)
+    return command
 
 
 class _RunCommand(click.Command):
@@ -135,6 +145,12 @@ class _RunCommand(click.Command):
     help="Watch every start of a goroutine, so that requests that one sends without a context find their parent over"
     " several goroutines.",
 )
+@click.option(
+    "--span-links",
+    is_flag=True,
+    help="Watch every item that goes over a channel, so that requests that a goroutine sends without a parent are"
+    " linked to the requests whose items it received.",
+)
 @click.option("--url-query", is_flag=True, help="Record url.query, known secrets redacted.")
 @click.option("--user-agent", is_flag=True, help="Record user_agent.original.")
 @click.option(
@@ -183,6 +199,7 @@ class _RunCommand(click.Command):
 @click.option(
     "--log-level", type=click.Choice(["none", "error", "warn", "info", "debug"]), help="[OTEL_LOG_LEVEL; default: info]"
 )
+@_library_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Trace Go processes until SIGINT or SIGTERM, or start COMMAND and trace it until it ends.
@@ -206,7 +223,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
         raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
+    own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
     flags = config.Flags(
+        library_flags=own,
         wait=not options.pop("no_wait"),
         command=ctx.meta.get(_COMMAND),
         tools=named,

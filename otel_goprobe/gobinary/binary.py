@@ -332,6 +332,22 @@ class GoBinary:
         return sites.calls(self._code(function), callee.address)
 
     @_damage_told
+    def call_sites_in_turn(self, caller: Function, first: Function, second: Function) -> tuple[tuple[Site, ...], ...]:
+        """The calls of `first` that no call of `second` comes behind, and those of `second` that do come behind one."""
+        found = sites.calls_in_turn(self._code(caller), first.address, second.address)
+        return tuple(tuple(self._site(caller, *each) for each in places) for places in found)
+
+    @_damage_told
+    def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
+        """The instructions of `caller` that call `callee`, whose arguments are in their registers there.
+
+        Returns:
+            Nothing where one of them isn't a call but a tail jump.
+        """
+        found = sites.call_places(self._code(caller), callee.address)
+        return tuple(self._site(caller, *each) for each in found)
+
+    @_damage_told
     def result_sites(
         self, caller: Function, callee: Function, results: Sequence[int] = (1, 2, 3, 4)
     ) -> tuple[Site, ...]:

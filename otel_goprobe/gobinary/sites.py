@@ -8,6 +8,7 @@ function's bytes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import UnsupportedBinaryError
@@ -94,6 +95,37 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
     return tuple(
         each.address for each in code.instructions if each.target == callee and each.kind in {Kind.CALL, Kind.JUMP}
     )
+
+
+def calls_in_turn(code: Code, first: int, second: int) -> tuple[list[Place], list[Place]]:
+    """Tell the direct calls of two functions apart by whether they come one behind the other, in a straight line.
+
+    At a call the callee's arguments are in their registers.
+
+    Returns:
+        The calls of `first` that no call of `second` comes behind, and the calls of `second` that do come behind one.
+    """
+    if not code.machine.may_refer(code, first):
+        return [], []
+    alone: list[Place] = []
+    behind: list[Place] = []
+    branching = [each for each in code.instructions if each.kind is not Kind.PLAIN]
+    for each, following in pairwise(branching):
+        if each.kind is Kind.CALL and each.target == first:
+            in_turn = following.kind is Kind.CALL and following.target == second
+            place = following if in_turn else each
+            (behind if in_turn else alone).append((place.address, place.content, "call, arguments in their registers"))
+    return alone, behind
+
+
+def call_places(code: Code, callee: int) -> list[Place]:
+    """Every direct call of `callee`; nothing if there is a tail jump to it."""
+    if not code.machine.may_refer(code, callee):
+        return []
+    leading = [each for each in code.instructions if each.target == callee]
+    if any(each.kind is not Kind.CALL for each in leading):
+        return []
+    return [(each.address, each.content, "call, arguments in their registers") for each in leading]
 
 
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:

@@ -2,24 +2,24 @@
 
 from otel_goprobe.probes.propagation import possible, unreached
 from otel_goprobe.probes.registry import (
-    DROPS,
     ID_SEEDS,
     MAX_SLOTS,
     RED_CHUNK,
     SHARED_MAP,
     counters,
+    drops,
     durations,
     kinds,
     libraries,
     observations,
     options,
     unit,
+    warnings,
     wire_unit,
 )
 from otel_goprobe.probes.selection import LibraryOutcome, consider, plan_of, select
 
 __all__ = [
-    "DROPS",
     "ID_SEEDS",
     "MAX_SLOTS",
     "RED_CHUNK",
@@ -27,6 +27,7 @@ __all__ = [
     "LibraryOutcome",
     "consider",
     "counters",
+    "drops",
     "durations",
     "kinds",
     "libraries",
@@ -37,5 +38,6 @@ __all__ = [
     "select",
     "unit",
     "unreached",
+    "warnings",
     "wire_unit",
 ]

@@ -101,6 +101,24 @@ class AtReturns:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """On each instruction of `caller` that calls `callee`: its arguments are in their registers."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.caller)
+        _never_inlined(binary, self.callee)
+        sites = binary.call_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"no call of {self.callee} in {self.caller}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AfterCalls:
     """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
 
@@ -152,6 +170,31 @@ def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class AtCallInTurn:
+    """The one call of `callee` in `caller` that no call of `before` follows, or else that follows one of `behind`.
+
+    So two uses of one function are told apart, where nothing lies between the two calls but plain instructions.
+    """
+
+    caller: str
+    callee: str
+    before: str = ""
+    behind: str = ""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        names = (self.behind, self.callee) if self.behind else (self.callee, self.before)
+        first, second = (_function(binary, name) for name in names)
+        for name in (self.caller, *names):
+            _never_inlined(binary, name)
+        alone, behind = binary.call_sites_in_turn(_function(binary, self.caller), first, second)
+        found = behind if self.behind else alone
+        if len(found) != 1:
+            raise UnplaceableError(f"{self.caller} calls {self.callee} in {len(found)} such places, not in one")
+        return found
+
+
 class Role(enum.IntEnum):
     """What a hook does for a span; also the order of attaching."""
 
@@ -183,6 +226,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    writes: bool = False
+    """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +341,11 @@ class Conversion(Protocol):
         """Return the name of the Go type at a file address of a target's executable, or ``_OTHER``."""
 
 
+def no_columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumns:
+    """Stand for the columns of a library that has no records, so that nobody ever asks for them."""
+    raise NotImplementedError(records, conversion)
+
+
 @dataclass(frozen=True, slots=True)
 class Active:
     """How many of a library's spans are running, by its map ``<stem>_inflight`` of ``struct <stem>_in_flight``."""
@@ -313,6 +363,7 @@ class Duration:
     """The histogram of a library's spans, in seconds, made in the kernel (bpf/include/red.h)."""
 
     name: str
+    """Libraries whose metric is the same one, such as a protocol's two versions, name it alike."""
     description: str
     bounds_s: tuple[float, ...]
     """Inclusive upper bounds of all buckets but the last, in seconds, ascending; as C's ``RED_BUCKET_<stem>(ns)``."""
@@ -334,21 +385,31 @@ class Library:
     import_path: str
     hooks: tuple[Hook, ...]
     facts: tuple[Fact, ...]
-    records: tuple[str, ...]
-    """C structs that its programs submit."""
-    columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns]
+    records: tuple[str, ...] = ()
+    """C structs that its programs submit, ``…_record_<bytes>``, its own or another library's; none: it has no spans,
+    but adds to those of others, as a router does."""
+    columns: Callable[[npt.NDArray[np.void], Conversion], SpanColumns] = no_columns
     duration: Duration | None = None
     """None where there is no such metric."""
     options: tuple[str, ...] = ()
-    """Flags of the run that its C code asks for as ``OPTION_<name>``."""
+    """Flags of the run that its C code, or `columns`, asks for: ``OPTION_<name>``. Those of its own stand, with their
+    help, in a file ``<stem>.toml`` beside its module (otel_goprobe/library_flags.py)."""
     counters: tuple[str, ...] = ()
     """Counters of its own, ``COUNTER_<name>``, that are no drops."""
+    drops: tuple[str, ...] = ()
+    """Counters of its own that each count spans that were dropped."""
+    warnings: tuple[tuple[str, str], ...] = ()
+    """What is said once of a target when one of its counters isn't 0 any more, by the counter's name."""
+    finds_parents: bool = False
+    """Whether its spans look for a parent in the process (bpf/include/parents.h): servers' spans then publish more."""
+    active_spans: bool = False
+    """Whether its spans are parents that stand in ``active_spans`` (bpf/include/active.h)."""
     side: str = ""
     """Which half of the package: ``client``; empty for its server."""
     wanted: Callable[[GoBinary], bool] = lambda _: True
     """False where the executable has no use for it, which is not worth a word."""
     headers: tuple[str, ...] = ()
-    """Files beside its C source that come before it."""
+    """Files beside its C source that come before all sources, and before bpf/include/active.h and parents.h."""
     macros: tuple[tuple[str, str], ...] = ()
     """What its C code needs to know of this declaration."""
 

@@ -24,8 +24,10 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -37,7 +39,6 @@ from otel_goprobe.probes.base import (
     Itab,
     Library,
     Role,
-    Variable,
     Way,
 )
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
@@ -76,6 +77,7 @@ CANCELLATIONS = frozenset(("net.canceledError",))
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
+_WRITE_HEADERS = "net/http.Header.writeSubset"
 _PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "$&+,/:;=@"
 """What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
@@ -331,6 +333,17 @@ LIBRARY = Library(
             lost="parents over several goroutines",
             option="lineage",
         ),
+        *channels.HOOKS,
+        Hook(
+            Role.DETAIL,
+            (
+                Way("write_request_headers", AtCalls("net/http.(*Request).write", _WRITE_HEADERS)),
+                Way("write_request_headers", AtStart(_WRITE_HEADERS, arguments=(1, 2, 3))),
+            ),
+            lost="traceparent headers over TLS to other hosts",
+            option="write",
+            writes=True,
+        ),
         Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
@@ -339,24 +352,23 @@ LIBRARY = Library(
         ),
     ),
     facts=(
-        Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
-        Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
-        Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("op_error_itab", "*net.OpError", "error", required=False),
         Itab("nothing_written_itab", "net/http.nothingWrittenError", "error", required=False),
         Itab("read_error_itab", "net/http.transportReadFromServerError", "error", required=False),
         Field("g_parent_goid", "runtime.g", "parentGoid", lost="parents by the goroutine that started one"),
-        Variable("runtime_sched", "runtime.sched", lost="parents by the goroutine that started one"),
-        Field("g_m", "runtime.g", "m"),
-        Field("m_p", "runtime.m", "p"),
-        Field("p_goidcache", "runtime.p", "goidcache", lost="parents by the goroutine that started one"),
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
+        Field("persist_conn_bw", "net/http.persistConn", "bw"),
+        Field("buffered_writer_err", "bufio.Writer", "err"),
+        Field("buffered_writer_buf", "bufio.Writer", "buf"),
+        Field("buffered_writer_n", "bufio.Writer", "n"),
+        Field("buffered_writer_wr", "bufio.Writer", "wr"),
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),
+        Field("request_header", "net/http.Request", "Header"),
         Field("request_ctx", "net/http.Request", "ctx", required=True),
         Field("request_response", "net/http.Request", "Response", lost="http.request.resend_count"),
         Field("response_request", "net/http.Response", "Request"),
@@ -369,6 +381,7 @@ LIBRARY = Library(
         Field("url_path", "net/url.URL", "Path", required=True),
         Field("url_raw_path", "net/url.URL", "RawPath", required=True),
         Field("url_raw_query", "net/url.URL", "RawQuery", required=True),
+        *channels.FACTS,
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
@@ -387,7 +400,8 @@ LIBRARY = Library(
             network_attributes.NETWORK_PROTOCOL_VERSION,
         ),
     ),
-    options=("lineage",),
-    counters=("contexts_full",),
+    options=("lineage", channels.OPTION),
+    counters=channels.COUNTERS,
+    finds_parents=True,
     headers=("http_client.h", "http_client_read.h"),
 )

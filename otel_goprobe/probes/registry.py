@@ -21,7 +21,8 @@ MAX_SLOTS = 1024
 """Targets at once; an element of the BPF array `targets` each."""
 COUNTERS = ("started", "sampled_out", "in_flight_full", "ring_full", "abandoned")
 """Counters of every library. All but the first count spans that were dropped."""
-DROPS = COUNTERS[1:]
+TARGET_TRAITS = ("finds_parents", "active_spans")
+"""Of a `Library`; bit n of ``target.traits`` says whether one with the nth is instrumented in the target."""
 WIRE_COUNTERS = (
     "wire_injected",
     "wire_own_header",
@@ -31,10 +32,21 @@ WIRE_COUNTERS = (
     "wire_long_head",
     "wire_no_head",
     "wire_failed",
+    "write_inserted",
+    "write_own_header",
+    "write_no_room",
+    "write_failed",
 )
-"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c), and sockets
-that found no room."""
-OBSERVATIONS = ("metric_overflow", "metric_lost", "unjoinable_connections", *WIRE_COUNTERS)
+"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c,
+bpf/write.bpf.c), and sockets that found no room."""
+OBSERVATIONS = (
+    "metric_overflow",
+    "metric_lost",
+    "unjoinable_connections",
+    "active_spans_full",
+    "contexts_full",
+    *WIRE_COUNTERS,
+)
 """Counters of every library that count no spans."""
 MAX_SERIES = 4096
 """Series of durations, over all targets (the agent sets its own), and series without routes for what comes behind."""
@@ -61,6 +73,16 @@ SHARED_FACTS: tuple[Fact, ...] = (
 )
 """What bpf/include/go.h and connections.h ask for. Source of the names: src/runtime/runtime2.go,
 src/internal/runtime/maps/map.go, src/net/tcpsock.go, src/net/fd_posix.go, src/internal/poll/fd_unix.go."""
+PARENT_FACTS: tuple[Fact, ...] = (
+    Itab("cancel_context_itab", "*context.cancelCtx", "context.Context"),
+    Itab("background_context_itab", "context.backgroundCtx", "context.Context", required=False),
+    Itab("todo_context_itab", "context.todoCtx", "context.Context", required=False),
+    Variable("runtime_sched", "runtime.sched", lost="parents by the goroutine that started one"),
+    Field("g_m", "runtime.g", "m"),
+    Field("m_p", "runtime.m", "p"),
+    Field("p_goidcache", "runtime.p", "goidcache", lost="parents by the goroutine that started one"),
+)
+"""The same of libraries that find parents: live.h and parents.h. Source also: src/context/context.go."""
 
 
 @functools.cache
@@ -75,25 +97,35 @@ def libraries() -> tuple[Library, ...]:
 @functools.cache
 def counters() -> tuple[str, ...]:
     """Return the names of all counters; their order is that of the C enum."""
-    return COUNTERS + observations()
+    return (COUNTERS[0], *drops(), *observations())
+
+
+def drops() -> tuple[str, ...]:
+    """Return the names of the counters that each count spans that were dropped."""
+    return (*COUNTERS[1:], *dict.fromkeys(name for library in libraries() for name in library.drops))
 
 
 def observations() -> tuple[str, ...]:
-    """Return the names of the libraries' own counters, which are no drops."""
-    return (*OBSERVATIONS, *(name for library in libraries() for name in library.counters))
+    """Return the names of the counters that count no spans."""
+    return tuple(dict.fromkeys((*OBSERVATIONS, *(name for library in libraries() for name in library.counters))))
+
+
+def warnings() -> dict[str, str]:
+    """Return what is said once of a target when a counter isn't 0 any more, by the counter's name."""
+    return {name: said for library in libraries() for name, said in library.warnings}
 
 
 @functools.cache
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
     own = (name for library in libraries() for name in library.options)
-    return tuple(dict.fromkeys(("red", "red_exponential", "local", "wire", *own)))
+    return tuple(dict.fromkeys(("red", "red_exponential", "local", "wire", "write", *own)))
 
 
 @functools.cache
 def kinds() -> dict[int, Library]:
-    """Return the libraries by the number that their records carry."""
-    return dict(enumerate(libraries(), start=1))
+    """Return the libraries that have spans by the number that their records carry."""
+    return dict(enumerate((library for library in libraries() if library.records), start=1))
 
 
 @functools.cache
@@ -104,13 +136,13 @@ def durations() -> dict[int, tuple[Library, Duration]]:
 
 def _members() -> Iterable[tuple[str, str]]:
     """Members of ``struct target`` with their C type, largest first so that nothing is padded."""
-    all_facts = (*SHARED_FACTS, *(fact for library in libraries() for fact in library.facts))
+    all_facts = (*SHARED_FACTS, *PARENT_FACTS, *(fact for library in libraries() for fact in library.facts))
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
     words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Variable)))
     for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
-    for name in ("active", "tgid", "options", "generation", "kept_in_flight", *SAMPLING_U32):
+    for name in ("active", "tgid", "options", "traits", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
         if not isinstance(fact, (Itab, ReadOnly, Variable)):
@@ -126,6 +158,7 @@ def header() -> str:
         f"#define COUNTERS {len(counters())}",
         *(f"#define COUNTER_{name} {i}" for i, name in enumerate(counters())),
         *(f"#define OPTION_{name} {1 << i}" for i, name in enumerate(options())),
+        *(f"#define TARGET_{name.upper()} {1 << i}" for i, name in enumerate(TARGET_TRAITS)),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
         f"#define KINDS {len(kinds()) + 1}",
         f"#define RED_MAX_SERIES {MAX_SERIES}",
@@ -153,12 +186,15 @@ def unit(sources: Path) -> Unit:
     Args:
         sources: the folder ``bpf/`` of this installation.
     """
-    programs = {way.program for library in libraries() for hook in library.hooks for way in hook.ways}
+    hooks = [hook for library in libraries() for hook in library.hooks]
+    programs = {way.program for hook in hooks for way in hook.ways}
+    writing = {way.program for hook in hooks if hook.writes for way in hook.ways}
     return Unit(
         name="core",
         header=header(),
         sources=(
             sources / "include/trace.h",
+            sources / "include/trace_line.h",
             sources / "include/ids.h",
             sources / "include/sampling.h",
             sources / "include/go.h",
@@ -171,11 +207,15 @@ def unit(sources: Path) -> Unit:
             sources / "include/live.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
+            sources / "include/links.h",
+            sources / "include/active.h",
             sources / "include/parents.h",
             *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
+            sources / "channels.bpf.c",
+            sources / "write.bpf.c",
         ),
         programs=(
-            *(UnitProgram(name) for name in sorted(programs)),
+            *(UnitProgram(name, writes=name in writing) for name in sorted(programs)),
             UnitProgram("process_exec", "raw_tracepoint", "sched_process_exec"),
             UnitProgram("process_exit", "raw_tracepoint", "sched_process_exit"),
         ),
@@ -185,10 +225,11 @@ def unit(sources: Path) -> Unit:
             "span_header",
             "goroutine_key",
             "socket_layout",
+            "received_items",
             "red_key",
             "red_series",
-            *(f"{library.stem}_in_flight" for library in libraries()),
-            *(record for library in libraries() for record in library.records),
+            *(f"{library.stem}_in_flight" for library in kinds().values()),
+            *dict.fromkeys(record for library in libraries() for record in library.records),
         ),
     )
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from otel_goprobe.probes.base import (
     Variable,
     Way,
 )
-from otel_goprobe.probes.registry import SHARED_FACTS, libraries
+from otel_goprobe.probes.registry import PARENT_FACTS, SHARED_FACTS, TARGET_TRAITS, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,11 +94,15 @@ class LibraryOutcome:
 def consider(binary: GoBinary) -> tuple[LibraryOutcome, ...]:
     """Decide on every library that is known, with all reasons."""
     shared = tuple(_learn(binary, fact) for fact in SHARED_FACTS)
+    of_parents = functools.cache(lambda: tuple(_learn(binary, fact) for fact in PARENT_FACTS))
     return tuple(
         LibraryOutcome(
             library,
             tuple(_place(binary, hook) for hook in library.hooks if hook.wanted(binary)),
-            (*_not_in(shared, library), *(_learn(binary, fact) for fact in library.facts)),
+            (
+                *_not_in((*shared, *(of_parents() if library.finds_parents else ())), library),
+                *(_learn(binary, fact) for fact in library.facts),
+            ),
             _untraceable(binary),
         )
         for library in libraries()
@@ -128,6 +133,9 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     chosen = [one for one in outcomes if not one.refused]
     hooks = [(hook, one.library) for one in chosen for hook in one.hooks if hook.way is not None]
     values = {fact.fact.member: fact.value for one in chosen for fact in one.facts}
+    values["traits"] = sum(
+        1 << i for i, name in enumerate(TARGET_TRAITS) if any(getattr(o.library, name) for o in chosen)
+    )
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(

@@ -151,9 +151,7 @@ class Network:
         elif kind == RESET:
             connection.path.resets += 1
 
-    def _outcome(
-        self, slot: int, descriptor: int, connection: Connection, error: int, now_ns: int
-    ) -> Iterator[Event]:
+    def _outcome(self, slot: int, descriptor: int, connection: Connection, error: int, now_ns: int) -> Iterator[Event]:
         if error:
             name = errno.errorcode.get(error, str(error))
             self._table.failed(connection, name)
@@ -169,9 +167,7 @@ class Network:
             return
         attributes = {**event.attributes, "error.type": error} if error else event.attributes
         body = f"{event.body}: {error}" if error else event.body
-        yield Event(
-            slot, event.unix_ns, event.name, body, attributes, event.trace_id, event.span_id, event.sampled
-        )
+        yield Event(slot, event.unix_ns, event.name, body, attributes, event.trace_id, event.span_id, event.sampled)
 
     def _event(self, record: np.void, path: TablePath, unix_ns: int, file: str) -> Event:
         header = record["header"]
@@ -226,9 +222,7 @@ class Network:
         if path.direction == "in":
             return
         unix = path.address if path.protocol == "unix" else ""
-        way = NetworkPath(
-            path.service, kind, path.protocol, path.host, "" if unix else path.address, path.port, unix
-        )
+        way = NetworkPath(path.service, kind, path.protocol, path.host, "" if unix else path.address, path.port, unix)
         known = way in self._seen
         self._seen[way] = self._seen.get(way, 0) + 1
         policy = self._policy
@@ -258,7 +252,9 @@ class Network:
     def _open_bytes(self) -> dict[tuple[int, int], tuple[int, int, int]]:
         keys, values = self._around.map_of("network", "network_connections").items()
         found = {}
-        for key, (began_ns, sent, received, *_) in zip(_KEY.iter_unpack(keys), _ELEMENT.iter_unpack(values), strict=True):
+        for key, (began_ns, sent, received, *_) in zip(
+            _KEY.iter_unpack(keys), _ELEMENT.iter_unpack(values), strict=True
+        ):
             found[key[0], key[1]] = began_ns, sent, received
         return found
 
@@ -281,7 +277,9 @@ class Network:
                 "server.port": path.port,
             }
 
-            def add(name: str, value: int, resource: Mapping[str, AttributeValue], more: dict[str, AttributeValue]) -> None:
+            def add(
+                name: str, value: int, resource: Mapping[str, AttributeValue], more: dict[str, AttributeValue]
+            ) -> None:
                 of.setdefault(name, []).append(SumPoint(resource, more, path.began_unix_ns, value))  # noqa: B023 - at once
 
             add("goprobe.network.connections", path.opened, resources[slot], where)

@@ -135,7 +135,9 @@ class Table:
         connection.state = "failed"
         connection.path.failures[error] += 1
 
-    def closed(self, slot: int, descriptor: int, began_ns: int, now_ns: int, sent: int, received: int) -> Connection | None:
+    def closed(
+        self, slot: int, descriptor: int, began_ns: int, now_ns: int, sent: int, received: int
+    ) -> Connection | None:
         """Take in that a descriptor is closed; return what it was, in the state before."""
         connection = self.connections.get((slot, descriptor))
         if connection is None or connection.began_ns != began_ns:

@@ -23,7 +23,20 @@ FACTS = (
     Field("m_curg", "runtime.m", "curg"),
 )
 """What bpf/include/tool.h asks for. Source of the names: src/runtime/runtime2.go."""
-_SHARED = ("trace.h", "ids.h", "sampling.h", "go.h", "span.h", "sockets.h", "connections.h", "exponential.h", "red.h")
+_SHARED = (
+    "trace.h",
+    "trace_line.h",
+    "ids.h",
+    "sampling.h",
+    "go.h",
+    "span.h",
+    "sockets.h",
+    "connections.h",
+    "exponential.h",
+    "red.h",
+    "wire.h",
+    "live.h",
+)
 
 
 def counters(of: Tool) -> tuple[str, ...]:
@@ -74,9 +87,9 @@ def unit(of: Tool, sources: Path) -> Unit:
         header=_header(of),
         sources=(
             *(sources / "include" / name for name in _SHARED),
-            sources / "include/wire.h",
-            sources / "include/live.h",
             *(sources / "probes" / name for library in registry.libraries() for name in library.headers),
+            sources / "include/links.h",
+            sources / "include/active.h",
             sources / "include/parents.h",
             sources / "include/tool.h",
             sources / "tools" / f"{of.stem}.bpf.c",

@@ -52,7 +52,7 @@ def test_every_drop_reason_is_explained() -> None:
     """Reasons of the kernel's counters and of the Python sources have a row each, and no row is of the past."""
     calls = re.findall(r"\.dropped\(([^)]*)\)|Outcome\([^{\n]*{([^}]*)}", SOURCES)
     counted = {name for call in calls for name in re.findall(r'"(\w+)"', "".join(call))}
-    assert set(re.findall(r"^\| `(\w+)` \|", TROUBLESHOOTING, re.MULTILINE)) == counted | set(probes.DROPS)
+    assert set(re.findall(r"^\| `(\w+)` \|", TROUBLESHOOTING, re.MULTILINE)) == counted | set(probes.drops())
 
 
 @pytest.mark.parametrize("message", re.findall(r"\*\*`([^`]+)`\*\*", TROUBLESHOOTING))
