@@ -216,7 +216,7 @@ class GoBinary:
             return None
         found = self.functions(threads.FUNCTIONS)
         code = {name: self._elf.read(each.address, each.size) for name, each in found.items()}
-        return threads.g_offset(lambda name: code.get(name, b""), self._elf.thread_local_bytes)
+        return threads.g_offset(lambda name: code.get(name, b""))
 
     @_damage_told
     def signature(self, function: Function) -> Signature | None:

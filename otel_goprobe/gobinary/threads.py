@@ -22,13 +22,11 @@ FUNCTIONS = ("runtime.mcall", "runtime.systemstack", "runtime.morestack", "runti
 """Those that load or store it: src/runtime/asm_amd64.s, Go 1.19 to 1.27."""
 
 
-def g_offset(code: Callable[[str], bytes], thread_local_bytes: int) -> int | None:
+def g_offset(code: Callable[[str], bytes]) -> int | None:
     """Return the offset of g from the thread pointer, negative on x86-64; None if it can't be told.
 
     Args:
         code: name of a function -> its bytes, none where it isn't there.
-        thread_local_bytes: size of the program's thread-local variables, aligned, 0 where it has no such segment. If g
-            is the only one, it tells the offset too.
     """
     for name in FUNCTIONS:
         content = code(name)
@@ -38,4 +36,4 @@ def g_offset(code: Callable[[str], bytes], thread_local_bytes: int) -> int | Non
                 offset = int.from_bytes(found[group], "little", signed=True)
                 if offset < 0 and offset % 8 == 0:
                     return offset
-    return -thread_local_bytes if thread_local_bytes == 8 else None
+    return None

@@ -2,7 +2,7 @@
 
 Roles, in the order in which a reader meets them:
 
-- `Tool`: one instrument that is not a library: its module holds this value as ``TOOL`` and an `Instrument`; its C source
+- `Tool`: one instrument that is no library: its module holds this value as ``TOOL`` and an `Instrument`; its C source
   has the same stem under ``bpf/tools/`` and is a unit of its own, which shares the core's maps.
 - `Tracepoint`: a BPF program on a raw tracepoint of the kernel. `probes.base.Hook`: one on a Go function.
 - `Instrument`: turns the records of one run into events, and keeps the rows of the tool's table.

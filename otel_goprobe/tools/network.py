@@ -75,7 +75,7 @@ class Network:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def begin(self, slot: int, target: Target) -> Iterable[Event]:
-        """Take in the sockets that the target has already."""
+        """Take in the sockets that the target has already; no policy judges dials whose names nobody saw."""
         elements = self._around.map_of("network", "network_connections")
         events: list[Event] = []
         for one in sockets_of(target.pid):
@@ -83,8 +83,8 @@ class Network:
             path, _ = self._table.path(key, target.service, 0, 0)
             if path is None:
                 continue
-            events += self._check(slot, path, None)
             if one.direction == "listen":
+                events += self._check(slot, path, None)
                 continue
             path.opened += 1
             path.open += 1
@@ -142,7 +142,7 @@ class Network:
             yield from self._outcome(slot, descriptor, connection, int(record["error"]), now_ns)
         elif kind == CLOSED:
             sent, received = int(record["sent"]), int(record["received"])
-            self._table.closed(slot, descriptor, began_ns, now_ns, sent, received)
+            self._table.closed((slot, descriptor), now_ns, sent, received)
             if connection.state == "connecting":
                 self._table.failed(connection, _GIVEN_UP)
                 yield from self._said(slot, descriptor, _GIVEN_UP)
@@ -252,9 +252,8 @@ class Network:
     def _open_bytes(self) -> dict[tuple[int, int], tuple[int, int, int]]:
         keys, values = self._around.map_of("network", "network_connections").items()
         found = {}
-        for key, (began_ns, sent, received, *_) in zip(
-            _KEY.iter_unpack(keys), _ELEMENT.iter_unpack(values), strict=True
-        ):
+        elements = zip(_KEY.iter_unpack(keys), _ELEMENT.iter_unpack(values), strict=True)
+        for key, (began_ns, sent, received, *_) in elements:
             found[key[0], key[1]] = began_ns, sent, received
         return found
 
@@ -277,19 +276,13 @@ class Network:
                 "server.port": path.port,
             }
 
-            def add(
-                name: str, value: int, resource: Mapping[str, AttributeValue], more: dict[str, AttributeValue]
-            ) -> None:
-                of.setdefault(name, []).append(SumPoint(resource, more, path.began_unix_ns, value))  # noqa: B023 - at once
-
-            add("goprobe.network.connections", path.opened, resources[slot], where)
-            add("goprobe.network.open", path.open, resources[slot], where)
-            for direction in ("sent", "received"):
-                add(f"goprobe.network.{direction}", int(str(row[direction])), resources[slot], where)
-            for error, count in path.failures.items():
-                add("goprobe.network.failures", count, resources[slot], {**where, "error.type": error})
-            if path.findings:
-                add("goprobe.network.findings", path.findings, resources[slot], where)
+            values = [("connections", path.opened, where), ("open", path.open, where)]
+            values += [(direction, int(str(row[direction])), where) for direction in ("sent", "received")]
+            values += [("failures", count, {**where, "error.type": error}) for error, count in path.failures.items()]
+            values += [("findings", path.findings, where)] if path.findings else []
+            for name, value, attributes in values:
+                point = SumPoint(resources[slot], attributes, path.began_unix_ns, value)
+                of.setdefault(f"goprobe.network.{name}", []).append(point)
         return [
             Metric(SCOPE, name, *_METRICS[name], tuple(points), monotonic=not name.endswith(".open"))
             for name, points in of.items()

@@ -135,22 +135,16 @@ class Table:
         connection.state = "failed"
         connection.path.failures[error] += 1
 
-    def closed(
-        self, slot: int, descriptor: int, began_ns: int, now_ns: int, sent: int, received: int
-    ) -> Connection | None:
-        """Take in that a descriptor is closed; return what it was, in the state before."""
-        connection = self.connections.get((slot, descriptor))
-        if connection is None or connection.began_ns != began_ns:
-            return None
-        del self.connections[slot, descriptor]
+    def closed(self, key: tuple[int, int], now_ns: int, sent: int, received: int) -> None:
+        """Take in that a descriptor that is known is closed."""
+        connection = self.connections.pop(key)
         path = connection.path
         path.sent += sent
         path.received += received
         if connection.state == "open":
             path.open -= 1
             path.closed += 1
-            path.life_ns += max(now_ns - began_ns, 0)
-        return connection
+            path.life_ns += max(now_ns - connection.began_ns, 0)
 
     def forget(self, slot: int, open_bytes: Mapping[tuple[int, int], tuple[int, int, int]]) -> None:
         """Close all of a target's that are there; `open_bytes` as for `rows`."""

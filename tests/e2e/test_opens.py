@@ -1,4 +1,4 @@
-"""``opens``, the simplest tool: what the table, spans, log records and metrics say equals what the program counted itself."""
+"""``opens``, the simplest tool: table, spans, log records and metrics say what the program counted itself."""
 
 from __future__ import annotations
 
@@ -53,13 +53,16 @@ def test_table_equals_truth(tmp_path: Path, *, strip: bool) -> None:
     for name in ("a", "b"):
         (tmp_path / name).touch()
     exe = go_binary("opens", strip=strip)
-    with Target(exe, "-folder", str(tmp_path)) as watched, Target(exe, "-folder", str(tmp_path)) as other:
-        with Agent("--pid", str(watched.pid), "--json", environment={}, subcommand="opens") as agent:
-            agent.attached()
-            work(watched)
-            work(other)
-            expected = truth(watched)
-            outcome = agent.stop()
+    with (
+        Target(exe, "-folder", str(tmp_path)) as watched,
+        Target(exe, "-folder", str(tmp_path)) as other,
+        Agent("--pid", str(watched.pid), "--json", environment={}, subcommand="opens") as agent,
+    ):
+        agent.attached()
+        work(watched)
+        work(other)
+        expected = truth(watched)
+        outcome = agent.stop()
     assert outcome.code == 0
     rows = [json.loads(line) for line in outcome.stdout.splitlines()]
     seen = Counter(
