@@ -88,15 +88,22 @@ static __always_inline void tool_goroutine(struct tool_header *header, struct to
 	}
 }
 
-/* Fills a reserved record's header. */
+/* Fills a reserved record's header, without a stack: for a probe on Go code, which knows its g. */
+static __always_inline void tool_fill_of(struct tool_header *header, struct tool_target *target, u32 slot, u8 kind, u64 g)
+{
+	header->slot = slot;
+	header->kind = kind;
+	header->frames = 0;
+	header->time_ns = bpf_ktime_get_ns();
+	tool_goroutine(header, target, slot, g);
+}
+
+/* The same for tracepoints, with the stack. */
 static __always_inline void tool_fill(void *ctx, struct tool_header *header, struct tool_target *target, u32 slot, u8 kind)
 {
 	s64 bytes;
 
-	header->slot = slot;
-	header->kind = kind;
-	header->time_ns = bpf_ktime_get_ns();
-	tool_goroutine(header, target, slot, tool_g(target));
+	tool_fill_of(header, target, slot, kind, tool_g(target));
 	/* By frame pointers, which Go code has (src/cmd/compile/abi-internal.md). */
 	bytes = bpf_get_stack(ctx, header->stack, sizeof(header->stack), TOOL_USER_STACK);
 	header->frames = bytes > 0 ? bytes / sizeof(u64) : 0;

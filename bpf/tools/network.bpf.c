@@ -38,6 +38,7 @@ enum network_kind {
 	NETWORK_LISTENS,
 	NETWORK_RETRANSMITTED,
 	NETWORK_RESET,
+	NETWORK_NAME_ASKED, /* `error`: enum network_lookup_error; `received`: how many addresses, `address`: the first */
 };
 
 enum network_state {
@@ -66,14 +67,15 @@ BPF_HASH(network_connections, struct network_key, struct network_connection, 131
 /* The kernel's struct sock -> descriptor, for what happens to a connection in no process. */
 BPF_HASH(network_socks, u64, struct network_key, 131072);
 
-/* What a goroutine dials, by its id: left there, since the next dial of the goroutine replaces it. */
+/* What a goroutine dials, by its id, with .kind 1 which name it looks up: left there, since the next dial of the goroutine replaces it. */
 struct network_dial {
 	u64 trace_id[2];
 	u64 span_id; /* 0: none is known */
 	u8 trace_flags;
 	u8 reserved[5];
 	u16 name_bytes;
-	char name[NETWORK_NAME]; /* host:port, or a path */
+	u64 bias;		 /* load bias of the executable */
+	char name[NETWORK_NAME]; /* host:port, a path, or a name that is looked up */
 };
 
 BPF_TABLE("lru_hash", struct goroutine_key, struct network_dial, network_dials, 16384);
@@ -410,36 +412,30 @@ int network_reset(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* func (d *Dialer) DialContext(ctx context.Context, network, address string) (Conn, error), Go 1.7 and later: every way to
- * dial by a name goes through it, net/http's and package net's own Dial too. d in AX, ctx in BX and CX, network in DI and SI,
- * address in R8 and R9. */
-int network_dial(struct pt_regs *ctx)
+/* Remembers by goroutine what it dials or asks for: its text, and the span by order of its context. */
+static __always_inline struct network_dial *network_remember(struct pt_regs *ctx, struct tool_target *own, u32 slot,
+							     struct target *target, u32 kind, struct go_string name,
+							     u64 bias)
 {
-	struct goroutine_key key = {};
+	struct goroutine_key key = {.slot = slot, .kind = kind};
+	u64 context[2] = {GO_ARG2(ctx), GO_ARG3(ctx)};
 	struct server_span *span;
 	struct network_dial *dial;
-	struct tool_target *own;
-	struct target *target;
-	u64 context[2] = {GO_ARG2(ctx), GO_ARG3(ctx)};
-	u64 bytes = ctx->r9, g = 0;
-	u32 slot, zero = 0;
+	u64 bytes = name.length, g = 0;
+	u32 zero = 0;
 
-	target = target_of(ctx, &slot);
-	own = tool_targets.lookup(&slot);
 	dial = network_blank.lookup(&zero);
-	if (!target || !own || !dial)
-		return 0;
-	key.slot = slot;
 	key.goid = go_read_word(GO_G(ctx), own->goid);
-	if (!key.goid || network_dials.update(&key, dial))
+	if (!dial || !key.goid || network_dials.update(&key, dial))
 		return 0;
 	dial = network_dials.lookup(&key);
 	if (!dial)
 		return 0;
+	dial->bias = bias;
 	CLAMP(bytes, 128);
-	if (!read_user_present(dial->name, bytes, ctx->r8))
+	if (!read_user_present(dial->name, bytes, name.data))
 		dial->name_bytes = bytes;
-	span = parent_by_context(target, slot, context, GO_PC(ctx) - own->dial_address, &g);
+	span = parent_by_context(target, slot, context, bias, &g);
 	if (!span)
 		span = parent_on_goroutine(target, GO_G(ctx), slot);
 	if (span) {
@@ -448,5 +444,110 @@ int network_dial(struct pt_regs *ctx)
 		dial->span_id = span->span_id;
 		dial->trace_flags = span->context.flags;
 	}
+	return dial;
+}
+
+/* func (d *Dialer) DialContext(ctx context.Context, network, address string) (Conn, error), Go 1.7 and later: every way to
+ * dial by a name goes through it, net/http's and package net's own Dial too. d in AX, ctx in BX and CX, network in DI and SI,
+ * address in R8 and R9. */
+int network_dial(struct pt_regs *ctx)
+{
+	struct go_string name = {.data = ctx->r8, .length = ctx->r9};
+	struct tool_target *own;
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	own = tool_targets.lookup(&slot);
+	if (target && own)
+		network_remember(ctx, own, slot, target, 0, name, GO_PC(ctx) - own->dial_address);
+	return 0;
+}
+
+/* func (r *Resolver) lookupIP(ctx context.Context, network, host string) (addrs []IPAddr, err error), package net, unix; Go
+ * 1.8 and later (with network since 1.13): what both resolvers, Go's and the C library's, are asked by, once for those who ask
+ * for the same name at the same time. r in AX, ctx in BX and CX, network in DI and SI, host in R8 and R9. */
+int network_lookup_start(struct pt_regs *ctx)
+{
+	struct go_string name = {.data = ctx->r8, .length = ctx->r9};
+	struct tool_target *own;
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	own = tool_targets.lookup(&slot);
+	if (target && own)
+		network_remember(ctx, own, slot, target, 1, name, GO_PC(ctx) - own->lookup_address);
+	return 0;
+}
+
+enum network_lookup_error {
+	NETWORK_ANSWERED,
+	NETWORK_LOOKUP_FAILED,
+	NETWORK_NOT_FOUND,
+	NETWORK_LOOKUP_TIMEOUT,
+};
+
+/* Its return: addrs in AX, BX and CX, err in DI and SI. An IPAddr begins with its IP, a slice: src/net/iprawsock.go. */
+int network_lookup_end(struct pt_regs *ctx)
+{
+	struct goroutine_key key = {.kind = 1};
+	struct network_record *record;
+	struct network_dial *dial;
+	struct tool_target *own;
+	struct target *target;
+	u64 ip[2] = {}, itab;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	own = tool_targets.lookup(&slot);
+	if (!target || !own)
+		return 0;
+	key.slot = slot;
+	key.goid = go_read_word(GO_G(ctx), own->goid);
+	dial = network_dials.lookup(&key);
+	if (!dial)
+		return 0;
+	record = tool_events.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		tool_count(TOOL_COUNTER_ring_full);
+		return 0;
+	}
+	tool_fill_of(&record->header, own, slot, NETWORK_NAME_ASKED, GO_G(ctx));
+	record->name_bytes = dial->name_bytes;
+	__builtin_memcpy(record->name, dial->name, sizeof(record->name));
+	if (dial->span_id) {
+		record->header.trace_id[0] = dial->trace_id[0];
+		record->header.trace_id[1] = dial->trace_id[1];
+		record->header.span_id = dial->span_id;
+		record->header.trace_flags = dial->trace_flags;
+	}
+	record->error = NETWORK_ANSWERED;
+	record->received = ctx->bx;
+	record->family = record->port = record->local_port = 0;
+	record->protocol = 0;
+	record->descriptor = -1;
+	record->began_ns = record->sent = 0;
+	record->unix_path[0] = 0;
+	__builtin_memset(record->address, 0, sizeof(record->address));
+	itab = ctx->di;
+	if (itab) {
+		record->received = 0;
+		record->error = NETWORK_LOOKUP_FAILED;
+		if (own->dns_error_itab && itab == own->dns_error_itab + dial->bias) {
+			if (go_read_byte(ctx->si, own->dns_not_found))
+				record->error = NETWORK_NOT_FOUND;
+			else if (go_read_byte(ctx->si, own->dns_timeout))
+				record->error = NETWORK_LOOKUP_TIMEOUT;
+		}
+	} else if (ctx->bx && !read_user(ip, sizeof(ip), ctx->ax)) {
+		if (ip[1] == 4) {
+			record->address[10] = record->address[11] = 0xff;
+			read_user(record->address + 12, 4, ip[0]);
+		} else if (ip[1] == 16) {
+			read_user(record->address, 16, ip[0]);
+		}
+	}
+	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
 	return 0;
 }

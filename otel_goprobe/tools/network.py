@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
-import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from otel_goprobe.emit import service_map
-from otel_goprobe.model import Event, Metric, SumPoint
-from otel_goprobe.probes.base import AtStart, Field, Hook, Role, Way
+from otel_goprobe.model import Event
+from otel_goprobe.probes.base import AtReturns, AtStart, Field, Hook, Itab, Role, Way
+from otel_goprobe.tools import network_metrics, network_record
 from otel_goprobe.tools.base import Column, Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
 from otel_goprobe.tools.network_policy import NetworkPath, load
+from otel_goprobe.tools.network_record import (
+    ACCEPTED,
+    BEGUN,
+    CLOSED,
+    DONE,
+    LISTENS,
+    LOOKUP_ERRORS,
+    NAME,
+    RESET,
+    RETRANSMITTED,
+)
 from otel_goprobe.tools.network_table import Connection, Table
 from otel_goprobe.tools.network_table import Path as TablePath
 
@@ -27,24 +38,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue, Target
+    from otel_goprobe.model import AttributeValue, Metric, Target
     from otel_goprobe.tools.base import Row, Surroundings
     from otel_goprobe.tools.network_policy import Kind
 
 log = logging.getLogger(__name__)
 
-BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET = range(7)
-"""enum network_kind of bpf/tools/network.bpf.c."""
-_UNIX, _INET6 = 1, 10
-_PROTOCOLS = {6: "tcp", 17: "udp"}
 _ELEMENT = struct.Struct("<QQQQII")
 """struct network_connection: began_ns, sent, received, sock, state, reserved."""
 _KEY = struct.Struct("<II")
-_HOST_PORT = re.compile(r"\[?(?P<host>[^\[\]]*?)\]?:(?P<port>\w+)")
 _GIVEN_UP = "given up"
 """An attempt whose descriptor was closed before it came to an end: Go's time-outs and cancelled contexts."""
 EXIT_FINDING = 4
-SCOPE = "otel-goprobe/tools/network"
 
 
 class Network:
@@ -100,6 +105,8 @@ class Network:
             kind = int(record["header"]["kind"])
             if kind in (BEGUN, ACCEPTED, LISTENS):
                 yield from self._begun(record, kind, unix_ns)
+            elif kind == NAME:
+                yield from self._asked(record, unix_ns)
             else:
                 yield from self._happened(record, kind)
 
@@ -107,7 +114,7 @@ class Network:
         header = record["header"]
         slot, descriptor, now_ns = int(header["slot"]), int(record["descriptor"]), int(header["time_ns"])
         target = self._around.target(slot)
-        protocol, host, address, port = _destination(record, kind)
+        protocol, host, address, port = network_record.destination(record)
         if target is None or (kind != BEGUN and protocol not in ("tcp", "unix")):
             return
         frame = self._around.code(slot, header["stack"][: header["frames"]].tolist()) if kind == BEGUN else None
@@ -131,6 +138,29 @@ class Network:
         error = int(record["error"])
         if error != errno.EINPROGRESS:
             yield from self._outcome(slot, descriptor, connection, error, now_ns)
+
+    def _asked(self, record: np.void, unix_ns: int) -> Iterator[Event]:
+        """Take in a question for DNS with its answer."""
+        slot, error = int(record["header"]["slot"]), LOOKUP_ERRORS[int(record["error"])]
+        target, host = self._around.target(slot), network_record.name(record).rstrip(".")
+        if target is None:
+            return
+        path, _ = self._table.path((slot, "name", "dns", host, "", 0, ""), target.service, 0, unix_ns)
+        if path is None:
+            return
+        attributes: dict[str, AttributeValue] = {"dns.question.name": host}
+        path.attempts += 1
+        if error:
+            path.failures[error] += 1
+            attributes["error.type"] = error
+        else:
+            path.opened += 1
+            path.address = network_record.address(record)
+            attributes["dns.answers"] = [path.address]
+        event = self._event(record, path, unix_ns, "")
+        event = replace(event, name="network.lookup", body=f"{host}: {error or path.address}", attributes=attributes)
+        yield from self._check(slot, path, event)
+        yield event
 
     def _happened(self, record: np.void, kind: int) -> Iterator[Event]:
         slot, descriptor = int(record["header"]["slot"]), int(record["descriptor"])
@@ -165,9 +195,10 @@ class Network:
         event = self._pending.pop((slot, descriptor), None)
         if event is None:
             return
-        attributes = {**event.attributes, "error.type": error} if error else event.attributes
-        body = f"{event.body}: {error}" if error else event.body
-        yield Event(slot, event.unix_ns, event.name, body, attributes, event.trace_id, event.span_id, event.sampled)
+        if error:
+            attributes = {**event.attributes, "error.type": error}
+            event = replace(event, body=f"{event.body}: {error}", attributes=attributes)
+        yield event
 
     def _event(self, record: np.void, path: TablePath, unix_ns: int, file: str) -> Event:
         header = record["header"]
@@ -199,8 +230,9 @@ class Network:
         if not route:
             return
         function = event.attributes.get("code.function.name", "")
+        where = event.attributes.get("network.peer.address")
         for path in self._table.paths.values():
-            if path.function == function and path.address == event.attributes["network.peer.address"]:
+            if path.function == function and path.address == where:
                 path.route = str(route)
 
     def end(self, slot: int) -> Iterable[Event]:
@@ -218,11 +250,12 @@ class Network:
 
     def _check(self, slot: int, path: TablePath, event: Event | None) -> Iterator[Event]:
         """Compare a path with the policy: a finding is said once, then counted."""
-        kind: Kind = "listen" if path.direction == "listen" else "connect"
-        if path.direction == "in":
-            return
+        kinds: dict[str, Kind] = {"listen": "listen", "name": "name", "out": "connect"}
+        kind = kinds[path.direction]
         unix = path.address if path.protocol == "unix" else ""
-        way = NetworkPath(path.service, kind, path.protocol, path.host, "" if unix else path.address, path.port, unix)
+        ip = "" if unix or kind == "name" else path.address
+        protocol = "" if kind == "name" else path.protocol
+        way = NetworkPath(path.service, kind, protocol, path.host, ip, path.port, unix)
         known = way in self._seen
         self._seen[way] = self._seen.get(way, 0) + 1
         policy = self._policy
@@ -263,30 +296,7 @@ class Network:
 
     def metrics(self, resources: Mapping[int, Mapping[str, AttributeValue]]) -> list[Metric]:
         """See `Instrument`: connections, failures, bytes and findings by destination."""
-        of: dict[str, list[SumPoint]] = {}
-        by_key = {id(path): key for key, path in self._table.paths.items()}
-        for path, row in zip(self._table.paths.values(), self.rows(), strict=True):
-            slot = by_key[id(path)][0]
-            if slot not in resources:
-                continue
-            where: dict[str, AttributeValue] = {
-                "network.transport": path.protocol,
-                "network.io.direction": path.direction,
-                "server.address": path.host or path.address,
-                "server.port": path.port,
-            }
-
-            values = [("connections", path.opened, where), ("open", path.open, where)]
-            values += [(direction, int(str(row[direction])), where) for direction in ("sent", "received")]
-            values += [("failures", count, {**where, "error.type": error}) for error, count in path.failures.items()]
-            values += [("findings", path.findings, where)] if path.findings else []
-            for name, value, attributes in values:
-                point = SumPoint(resources[slot], attributes, path.began_unix_ns, value)
-                of.setdefault(f"goprobe.network.{name}", []).append(point)
-        return [
-            Metric(SCOPE, name, *_METRICS[name], tuple(points), monotonic=not name.endswith(".open"))
-            for name, points in of.items()
-        ]
+        return network_metrics.metrics(self._table, self.rows(), resources)
 
     def close(self) -> None:
         """Write the policy that was learnt, and the drawings."""
@@ -306,43 +316,7 @@ class Network:
             file.write_text(service_map.dot(edges) if kind == "dot" else service_map.svg(edges))
 
 
-_METRICS = {
-    "goprobe.network.connections": ("{connection}", "Connections that came about."),
-    "goprobe.network.open": ("{connection}", "Connections that are open."),
-    "goprobe.network.sent": ("By", "Bytes that the service sent."),
-    "goprobe.network.received": ("By", "Bytes that the service received."),
-    "goprobe.network.failures": ("{connection}", "Connections that failed, by error."),
-    "goprobe.network.findings": ("{connection}", "Connections that the policy doesn't allow."),
-}
-
-
-def _destination(record: np.void, kind: int) -> tuple[str, str, str, int]:
-    """Return protocol, the name that was asked for, address and port."""
-    if int(record["family"]) == _UNIX:
-        raw = bytes(record["unix_path"])
-        return "unix", "", f"@{_text(raw[1:])}" if raw[:1] == b"\0" else _text(raw), 0
-    protocol = _PROTOCOLS.get(int(record["protocol"]), str(int(record["protocol"])))
-    own = kind == LISTENS
-    address = ipaddress.IPv6Address(bytes(record["local_address" if own else "address"]))
-    port = int(record["local_port" if kind in (LISTENS, ACCEPTED) else "port"])
-    plain = str(address.ipv4_mapped or address)
-    name = bytes(record["name"])[: int(record["name_bytes"])].decode("utf-8", "replace")
-    asked = _HOST_PORT.fullmatch(name) if kind == BEGUN else None
-    host = asked["host"] if asked and (asked["port"] == str(port) or not asked["port"].isdecimal()) else ""
-    return protocol, "" if _is_address(host) else host.rstrip("."), plain, port
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _text(raw: bytes) -> str:
-    return raw.partition(b"\0")[0].decode("utf-8", "replace")
-
+_LOOKUP = "net.(*Resolver).lookupIP"
 
 TOOL = Tool(
     stem="network",
@@ -383,8 +357,20 @@ TOOL = Tool(
             lost="names that were asked for, and the traces of dials on goroutines of their own",
             address="dial_address",
         ),
+        Hook(
+            Role.START,
+            (Way("network_lookup_start", AtStart(_LOOKUP, arguments=(2, 3, 6, 7))),),
+            lost="names that are looked up",
+            address="lookup_address",
+        ),
+        Hook(Role.END, (Way("network_lookup_end", AtReturns(_LOOKUP)),), lost="what came of lookups"),
     ),
-    facts=(Field("g_parent_goid", "runtime.g", "parentGoid"),),
+    facts=(
+        Field("g_parent_goid", "runtime.g", "parentGoid"),
+        Itab("dns_error_itab", "*net.DNSError", "error", required=False),
+        Field("dns_not_found", "net.DNSError", "IsNotFound"),
+        Field("dns_timeout", "net.DNSError", "IsTimeout"),
+    ),
     counters=("connections_full",),
     ring_pages=2048,
     options=(

@@ -57,7 +57,7 @@ class Path:
     def destination(self) -> str:
         """What people call it."""
         name = self.host or self.address
-        if self.protocol == "unix":
+        if not self.port:
             return name
         return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 

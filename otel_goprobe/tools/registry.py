@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_goprobe.gobinary import threads
 from otel_goprobe.model import Plan, Unit, UnitProgram
 from otel_goprobe.probes import registry, selection
 from otel_goprobe.probes.base import Field, Itab, ReadOnly, Variable
@@ -47,7 +48,7 @@ def counters(of: Tool) -> tuple[str, ...]:
 def plan(of: Tool, binary: GoBinary) -> Plan:
     """Decide where a tool's hooks go in an executable; `Plan.values` are members of ``struct tool_target``."""
     found = selection.select_hooks(binary, of.stem, of.hooks, (*FACTS, *of.facts))
-    g_offset = binary.g_offset()
+    g_offset = threads.g_offset(binary)
     return Plan(found.probes, {**found.values, "g_offset": (g_offset or 0) & (2**64 - 1)}, found.skipped)
 
 

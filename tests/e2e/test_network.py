@@ -99,11 +99,19 @@ def test_table_equals_truth(tmp_path: Path, *, strip: bool) -> None:
             outcome = agent.stop()
         rows = [json.loads(line) for line in outcome.stdout.splitlines()]
         seen = destinations(rows)
-        by_name = {row["destination"].partition(":")[0]: row for row in rows}
+        by_name = {row["host"]: row for row in rows if row["direction"] == "out"}
         assert seen == truth
         incoming = [row for row in rows if row["direction"] == "in"]
         assert [row["opened"] for row in incoming] == [WORK + 2]
         assert [row["direction"] for row in rows].count("listen") == 1
+        names = {row["host"]: row for row in rows if row["direction"] == "name"}
+        assert {name: row["opened"] for name, row in names.items()} == {
+            "inventory.example.test": 1,
+            "payments.example.test": 1,
+            "missing.example.test": 0,
+        }
+        assert names["missing.example.test"]["failures"] == f"not found:{WORK}"
+        assert names["inventory.example.test"]["address"] == "127.0.0.2"
         assert by_name["inventory.example.test"]["route"] == "/work"
 
 
