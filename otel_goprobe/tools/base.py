@@ -123,9 +123,7 @@ class Tool:
     """One instrument."""
 
     stem: str
-    """Of its files; the name of its command."""
-    summary: str
-    """A line for ``--help``."""
+    """Of its files; the name of its command, whose help is the first line of its module's docstring."""
     examples: str
     """Command lines, one a line."""
     record: str

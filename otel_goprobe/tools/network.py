@@ -1,9 +1,10 @@
-"""``otel-goprobe network``: who talks to whom, by which function, in which trace, and what of it no policy allows."""
+"""``otel-goprobe network``: With whom Go processes talk, by function and trace, and what of it no policy allows."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 _ELEMENT = struct.Struct("<QQQQII")
 """struct network_connection: began_ns, sent, received, sock, state, reserved."""
 _KEY = struct.Struct("<II")
+_DIALLED_WITHIN_NS = 5_000_000_000
+"""Behind a lookup; then it was no dial's."""
 _GIVEN_UP = "given up"
 """An attempt whose descriptor was closed before it came to an end: Go's time-outs and cancelled contexts."""
 EXIT_FINDING = 4
@@ -71,6 +74,8 @@ class Network:
         self._seen: dict[NetworkPath, int] = {}
         self._found = False
         self._pending: dict[tuple[int, int], Event] = {}
+        self._names: dict[tuple[int, str], tuple[TablePath, Event]] = {}
+        """By slot: names that were found, and perhaps are dialled now."""
 
     @property
     def exit_code(self) -> int | None:
@@ -101,6 +106,7 @@ class Network:
     def take(self, records: npt.NDArray[np.void]) -> Iterator[Event]:
         """See `Instrument`."""
         times = self._around.unix_ns(records["header"]["time_ns"]).tolist()
+        yield from self._undialled(times[-1] - _DIALLED_WITHIN_NS)
         for record, unix_ns in zip(records, times, strict=True):
             kind = int(record["header"]["kind"])
             if kind in (BEGUN, ACCEPTED, LISTENS):
@@ -126,6 +132,7 @@ class Network:
         if path is None:
             return
         event = self._event(record, path, unix_ns, frame.file if frame else "")
+        self._names.pop((slot, host), None)
         if kind != ACCEPTED:
             yield from self._check(slot, path, event)
         if kind == LISTENS:
@@ -159,8 +166,18 @@ class Network:
             attributes["dns.answers"] = [path.address]
         event = self._event(record, path, unix_ns, "")
         event = replace(event, name="network.lookup", body=f"{host}: {error or path.address}", attributes=attributes)
-        yield from self._check(slot, path, event)
+        if error:
+            yield from self._check(slot, path, event)
+        else:
+            self._names[slot, host] = path, event
         yield event
+
+    def _undialled(self, before_unix_ns: float) -> Iterator[Event]:
+        """Judge names that were found but not dialled; a dial is judged itself, with its function."""
+        for key, (path, event) in list(self._names.items()):
+            if event.unix_ns < before_unix_ns:
+                del self._names[key]
+                yield from self._check(key[0], path, event)
 
     def _happened(self, record: np.void, kind: int) -> Iterator[Event]:
         slot, descriptor = int(record["header"]["slot"]), int(record["descriptor"])
@@ -244,7 +261,7 @@ class Network:
         for key in open_bytes:
             if key[0] == slot:
                 elements.delete(_KEY.pack(*key))
-        return ()
+        return self._undialled(math.inf)
 
     # --- policies ----------------------------------------------------------------------------------------------------
 
@@ -320,7 +337,6 @@ _LOOKUP = "net.(*Resolver).lookupIP"
 
 TOOL = Tool(
     stem="network",
-    summary="Connections of Go processes: with whom, by which function, in which trace; which should not be.",
     examples="sudo otel-goprobe network --pid 1234\n"
     "sudo otel-goprobe network --exe '*/shop' --learn policy.yaml --for 10m\n"
     "sudo otel-goprobe network --exe '*/shop' --policy policy.yaml --exit-on-finding",
