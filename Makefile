@@ -3,8 +3,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
-	test-propagation test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode bench-metrics bench-wire \
-	bench-inspect clean
+	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-rates bench-encode \
+	bench-metrics bench-wire bench-propagation bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -36,7 +36,7 @@ setup-dev:
 
 # Two files of tests at a time: most of them wait for processes. ARGS='-n 0 …' for one after the other.
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
-	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation' $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation and not libraries' $(ARGS)
 
 test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
 	$(PYTEST) tests -m slow $(ARGS)
@@ -72,6 +72,11 @@ test-propagation: setup-dev  ## < 10 minutes: parents of 10,007 requests in each
 	OTEL_GOPROBE_ROWS=.cache/propagation.jsonl $(PYTEST) tests -m propagation $(ARGS)
 	@PYTHONPATH=tests:tests/e2e $(VENV)/python -m propagation.page .cache/propagation.jsonl docs/propagation.md
 
+test-libraries: setup-dev  ## libraries by version and Go: our spans beside their official instrumentation's
+	@mkdir -p .cache && rm -f .cache/libraries.jsonl
+	OTEL_GOPROBE_ROWS=.cache/libraries.jsonl $(PYTEST) tests -m libraries $(ARGS)
+	@PYTHONPATH=tests $(VENV)/python tests/e2e/compatibility.py libraries .cache/libraries.jsonl docs/compatibility.md
+
 test-kernels: setup-dev  ## kernels that this machine doesn't run, in virtual machines without KVM
 	@scripts/apt-missing qemu-system-x86 kmod udev busybox-static
 	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m kernels
@@ -87,10 +92,14 @@ bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	scripts/as-root $(VENV)/python -m benchmarks.overhead --into docs/overhead.md
 
 bench-start: bundle  ## half a minute: from the start of the agent to its probes, and to the first span
-	scripts/as-root $(VENV)/python -m benchmarks.start
+	scripts/as-root $(VENV)/python -m benchmarks.start --into docs/overhead.md
 
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
 	scripts/as-root $(VENV)/python -m benchmarks.sites --into docs/overhead.md
+
+bench-rates: setup-dev  ## 3 minutes: the agent's CPU and memory, idle and by rate; OTEL_BSP_*, gRPC
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.rates --into docs/overhead.md
 
 bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its limit
 	$(VENV)/python -m benchmarks.encode --into docs/overhead.md
@@ -98,10 +107,14 @@ bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its 
 
 bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
 	@scripts/apt-missing wrk
-	scripts/as-root $(VENV)/python -m benchmarks.metrics
+	scripts/as-root $(VENV)/python -m benchmarks.metrics --into docs/overhead.md
 
 bench-wire: setup-dev  ## 2 minutes: what headers on the wire cost the client that sends them
-	scripts/as-root env PYTHONPATH=tests $(VENV)/python -m benchmarks.wire
+	scripts/as-root env PYTHONPATH=tests $(VENV)/python -m benchmarks.wire --into docs/overhead.md
+
+bench-propagation: setup-dev  ## 3 minutes: what each way to a span's parent costs, in hits and ns
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.propagation --into docs/overhead.md
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

@@ -65,18 +65,23 @@ class Agent:
         server: the target.
         receiver: where spans go.
         cpus: where the agent may run.
+        words: flags, and variables as ``NAME=value``.
     """
 
-    def __init__(self, server: Server, receiver: Receiver, cpus: Sequence[int] = OTHER_CPUS) -> None:
+    def __init__(
+        self, server: Server, receiver: Receiver, cpus: Sequence[int] = OTHER_CPUS, words: Sequence[str] = ()
+    ) -> None:
         self._server, self._receiver = server, receiver
         self._summary = tempfile.NamedTemporaryFile(prefix=TEMPORARY)  # noqa: SIM115 - lives with this
         before = receiver.spans()
         unset = [key for key in ENVIRONMENT if key.startswith("OTEL_") and key != CACHE]
         command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(server.pid), "--service", "bench"]
         command += ["--endpoint", receiver.endpoint, "--summary-json", self._summary.name]
+        variables = [word for word in words if word.startswith("OTEL_")]
+        command += [word for word in words if not word.startswith("OTEL_")]
         with trickle(server):
             self._running = Running(
-                ["env", *(f"-u{key}" for key in unset), *command], cpus=cpus, stderr=subprocess.PIPE
+                ["env", *(f"-u{key}" for key in unset), *variables, *command], cpus=cpus, stderr=subprocess.PIPE
             )
             assert self._running.process.stderr
             self._lines = Lines(self._running.process.stderr)

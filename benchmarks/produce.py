@@ -18,7 +18,7 @@ from benchmarks.machine import table
 from benchmarks.processes import Server, wait_until
 from benchmarks.receivers import receiving
 from benchmarks.sample import RESOURCE
-from otel_goprobe import agent, config, export, kernel, probes
+from otel_goprobe import agent, capacity, config, export, kernel, pace, probes
 from otel_goprobe.conversion import Converter
 from otel_goprobe.discovery.watch import Discovery
 from otel_goprobe.instrumented import Targets
@@ -51,7 +51,7 @@ def recorded() -> Iterator[tuple[Program, npt.NDArray[np.void], float]]:
         The program whose layouts the records have, the records, shape (n,) of ``V256``, and µs a record to read them
         from the ring.
     """
-    sizes = dict.fromkeys((f"ring_{size}" for size in agent.RINGS), RING_BYTES)
+    sizes = dict.fromkeys((f"ring_{size}" for size in capacity.RINGS), RING_BYTES)
     with (
         Server() as server,
         kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=config.cache_dir(), sizes=sizes) as program,
@@ -156,8 +156,10 @@ def run(seconds: float, *, real: bool) -> dict[str, Any]:
 
 def _interval_s(rate: int) -> float:
     """Return how long the agent would wait between two drains at so many spans a second."""
-    wanted = agent.WANTED_FILL * config.Flags().ring_bytes / (SIZE + 8) / rate
-    return min(max(wanted, agent.SHORTEST_INTERVAL_S), agent.LONGEST_INTERVAL_S)
+    ring = config.Flags().ring_bytes / (SIZE + 8)
+    if rate * pace.LONGEST_INTERVAL_S < pace.FEW * ring:
+        return min(pace.FEW * ring / rate, pace.FEW_EVERY_S)
+    return min(max(pace.WANTED_FILL * ring / rate, pace.SHORTEST_INTERVAL_S), pace.LONGEST_INTERVAL_S)
 
 
 def _drive(pipeline: Pipeline, receiver: Receiver, turns: Turns, interval_s: float, seconds: float) -> dict[str, Any]:

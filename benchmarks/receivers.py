@@ -41,9 +41,10 @@ class CollectorReceiver:
 
     what = "OpenTelemetry Collector 0.140 (otlp, batch, discard)"
 
-    def __init__(self, running: Running, otlp: int, metrics: int) -> None:
+    def __init__(self, running: Running, otlp: int, grpc: int, metrics: int) -> None:
         self.pid = running.pid
         self.endpoint = f"http://127.0.0.1:{otlp}"
+        self.grpc_endpoint = f"http://127.0.0.1:{grpc}"
         self._metrics = http.client.HTTPConnection("127.0.0.1", metrics)
 
     def ready(self) -> bool:
@@ -88,10 +89,11 @@ def receiving(*, real: bool) -> Iterator[Receiver]:
         with Running([sys.executable, "-m", "benchmarks.receivers", counter.path], environment=_here()) as running:
             yield DiscardReceiver(running, counter)
         return
-    otlp, metrics = _free_ports(2)
-    settings = {"OTLP_HTTP_PORT": str(otlp), "METRICS_PORT": str(metrics), "GOMAXPROCS": str(len(OTHER_CPUS))}
+    otlp, grpc, metrics = _free_ports(3)
+    ports = {"OTLP_HTTP_PORT": str(otlp), "OTLP_GRPC_PORT": str(grpc), "METRICS_PORT": str(metrics)}
+    settings = ports | {"GOMAXPROCS": str(len(OTHER_CPUS))}
     with Running([collector(), "--config", CONFIGURATION], environment=settings) as running:
-        found = CollectorReceiver(running, otlp, metrics)
+        found = CollectorReceiver(running, otlp, grpc, metrics)
         if not wait_until(found.ready, READY_WITHIN_S):
             raise SystemExit("the Collector didn't get ready")
         yield found

@@ -62,7 +62,7 @@ int wire_connection(struct bpf_sock_ops *context)
 			return 1;
 		socket.slot = *slot;
 		WIRE_TUPLE(tuple, context);
-		if (wire_is_local(&tuple))
+		if (wire_is_joined(&tuple))
 			return 1;
 		/* Not in place of another target's: two network namespaces can have the same addresses. */
 		known = wire_sockets.lookup(&tuple);
@@ -172,7 +172,7 @@ int wire_message(struct sk_msg_md *message)
 {
 	struct wire_header *armed, header;
 	struct tcp_tuple tuple;
-	u64 line_bytes, line_end, zero;
+	u64 line_bytes, line_end, zero, line[TRACEPARENT_LINE_WORDS];
 	enum wire_head head;
 	u8 *data, *end;
 	u32 seen;
@@ -226,7 +226,8 @@ int wire_message(struct sk_msg_md *message)
 	end = (u8 *)(long)message->data_end;
 	if (data + TRACEPARENT_LINE_BYTES > end)
 		goto undo;
-	traceparent_line(data, header.trace_id, header.span_id, header.flags);
+	traceparent_words(line, header.trace_id, header.span_id, header.flags);
+	__builtin_memcpy(data, line, TRACEPARENT_LINE_BYTES);
 	count(header.slot, COUNTER_wire_injected);
 	return SK_PASS;
 undo:

@@ -29,8 +29,11 @@ from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedBy
 from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
+from otel_goprobe.pace import Pace
+from otel_goprobe.table import Table
 from otel_goprobe.telemetry import Telemetry
-from otel_goprobe.wire import wire_for
+from otel_goprobe.tooling import Tools
+from otel_goprobe.wire import allowed, wire_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,17 +45,10 @@ log = logging.getLogger(__name__)
 
 TRIM_EVERY_S = 5.0
 """To give memory back costs page faults later: more often, and it shows in the cost of a span."""
-SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.01, 0.2
-"""Between two looks at the rings; a shorter OTEL_BSP_SCHEDULE_DELAY shortens the longer."""
-WANTED_FILL = 0.25
-"""Of the fuller ring at a drain: the rest is for a time without a core."""
-FEW = 1 / 64
-"""Of a ring: so little can wait until the exporter would send it anyway, because a drain costs as much as 100 spans."""
-FEW_WAIT_S = 0.5
-"""At most; OTEL_BSP_SCHEDULE_DELAY's own default here."""
 DRAIN_RECORDS = 1024
 """At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
+TABLE_EVERY_S = 1.0
 EVENTS_APART_S = 0.05
 """Between two looks at what the kernel says of processes: the first of many at once, the others together."""
 EXEC, EXIT = range(2)
@@ -97,23 +93,21 @@ class Timer:
         self._action = action
         self._at = time.monotonic() + seconds
 
-    def run_if_due(self, now: float) -> None:
-        """Call it if its time has come."""
+    def run_if_due(self, now: float) -> float:
+        """Call it if its time has come; return when that will be."""
         if now >= self._at:
             self._action()
             self._at = now + self._seconds
+        return self._at
 
 
 class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
     def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
-        self.config = config
         self.launch = launch
         self.memory = Memory()
-        self.interval_s = SHORTEST_INTERVAL_S
-        """Until the next look at the rings."""
-        self.drained_at = 0.0
+        self.pace = Pace(config.batch.schedule_delay_s, time.monotonic())
         self.telemetry = Telemetry()
         self.signals = stack.enter_context(Signals(launch))
         self.program = stack.enter_context(
@@ -125,14 +119,23 @@ class Agent:
                 lazily=True,
             )
         )
+        self.config = config = allowed(config, self.program)
         self.describe_sockets()
+        self.table: Table | None = None
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.converter = Converter(self.program, config, self.telemetry, self.type_name)
         self.meter = Meter(self.program, self.converter, config) if config.red else None
+        self.tools = Tools(config, self.program, self.converter)
+        stack.callback(self.tools.close, 0)
+        if self.meter:
+            self.meter.of_tools = self.tools.metrics
         durations = self.meter.durations if self.meter else None
         wire = stack.enter_context(wire_for(config, self.program, sees_kernel_pids=self.sees_kernel_pids))
         self.targets = Targets(self.program, config, self.telemetry, durations, wire)
+        self.targets.attached = self.watch
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
+        if config.live:
+            self.table = Table(self.tools, config.live)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
@@ -160,7 +163,7 @@ class Agent:
     def run(self) -> int:
         """Attach to what is there, then follow what comes, drain and export until the end."""
         if self.launch:
-            self.watch(self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path))
+            self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path)
         else:
             self.follow(self.discovery.scan())
             self.say_if_waiting()
@@ -170,6 +173,8 @@ class Agent:
             self.loop()
         finally:
             self.stop()
+        if self.tools.exit_code is not None:
+            return self.tools.exit_code
         return self.launch.wait() if self.launch else 0
 
     def loop(self) -> None:
@@ -177,27 +182,38 @@ class Agent:
         if self.meter:
             self.meter.open()
         poll = select.poll()
-        poll.register(self.events.fileno(), select.POLLIN)
-        poll.register(self.signals.fileno(), select.POLLIN)
-        drain_at = events_at = time.monotonic()
+        events, signals = self.events.fileno(), self.signals.fileno()
+        poll.register(events, select.POLLIN)
+        poll.register(signals, select.POLLIN)
+        drain_at = events_at = timers_at = time.monotonic()
         timers = (
             Timer(COUNTERS_EVERY_S, self.read_counters),
             Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
             Timer(TRIM_EVERY_S, self.memory.give_back),
             Timer(self.config.metrics.interval_s, self.collect),
+            *([Timer(TABLE_EVERY_S, self.table.show)] if self.table else []),
         )
-        while not (self.signals.stop or self.exporter.reader_gone or self.command_ended()):
+        while not self.is_over():
             now = time.monotonic()
-            poll.modify(self.events.fileno(), select.POLLIN if now >= events_at else 0)
-            poll.poll(max(0, min(drain_at, events_at if now < events_at else drain_at) - now) * 1e3)
-            self.signals.clear()
+            if now >= events_at:
+                poll.modify(events, select.POLLIN)
+            ready = poll.poll(max(0, (drain_at if now >= events_at else min(drain_at, events_at)) - now) * 1e3)
             now = time.monotonic()
-            if now >= events_at and self.follow_events():
-                events_at = now + EVENTS_APART_S
+            if ready:
+                self.signals.clear()
+                if self.follow_events():
+                    poll.modify(events, 0)
+                    events_at = now + EVENTS_APART_S
             if now >= drain_at:
-                drain_at = max(drain_at + self.drain_by_fill(), now)
-            for timer in timers:
-                timer.run_if_due(now)
+                self.drain_if_worth(now)
+                drain_at = max(drain_at + self.pace.interval_s, now)
+            if now >= timers_at:
+                timers_at = min(timer.run_if_due(now) for timer in timers)
+
+    def is_over(self) -> bool:
+        """Whether something wants the run to end."""
+        over = self.signals.stop or self.exporter.reader_gone or self.command_ended()
+        return over or self.tools.exit_code is not None or (self.table is not None and self.table.over)
 
     def read_counters(self) -> None:
         """Take over what the kernel counted."""
@@ -231,6 +247,7 @@ class Agent:
             if one:
                 self.targets.detach(one)
                 self.drain()
+                self.tools.detach(one)
                 self.targets.release(one)
                 self.converter.forget()
         for target in changes.appeared:
@@ -240,7 +257,7 @@ class Agent:
     def attach(self, target: Target) -> None:
         """Attach to one target; what can't be is fatal only if the user named this very process."""
         try:
-            self.watch(self.targets.attach(target))
+            self.targets.attach(target)
         except GoprobeError as error:
             if target.named:
                 raise
@@ -250,6 +267,7 @@ class Agent:
         """Have the kernel tell of this process before its first hit tells the kernel's own number of it."""
         if self.sees_kernel_pids:
             self.program.maps["tgid_slots"].update(_u32(one.target.pid), _u32(one.slot))
+        self.tools.attach(one)
 
     def say_if_waiting(self) -> None:
         """Say that there is nothing to instrument yet, or end if the user doesn't want to wait."""
@@ -261,26 +279,22 @@ class Agent:
 
     # --- spans
 
-    def drain_by_fill(self) -> float:
-        """Drain, unless there is nothing; return the seconds to the next time, fewer the fuller the rings were."""
-        now = time.monotonic()
-        fill = max(ring.fill for ring in self.rings.values())
-        waited_s = now - self.drained_at
-        if fill > FEW or (fill and waited_s >= min(self.config.batch.schedule_delay_s, FEW_WAIT_S)):
-            self.drained_at = now
+    def drain_if_worth(self, now: float) -> None:
+        """Drain where there is enough, or now and then a little."""
+        fill = max(self.tools.fill, *(ring.fill for ring in self.rings.values()))
+        if self.pace.is_worth_a_drain(fill, now):
             self.drain()
-        # Slowly longer, at once shorter.
-        wanted = self.interval_s * WANTED_FILL / max(fill, WANTED_FILL / 2)
-        longest = min(max(self.config.batch.schedule_delay_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
-        self.interval_s = min(max(wanted, SHORTEST_INTERVAL_S), longest)
-        return self.interval_s
+        self.tools.drain()
 
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
+        self.memory.used = True
         self.converter.clock.recalibrate()
+        self.tools.drain()
         for size, ring in self.rings.items():
             # What comes meanwhile waits for the next drain: to follow it would make a batch of every few records.
             while len(records := ring.drain(DRAIN_RECORDS)):
+                self.tools.drain()  # all that happened in these spans is there now
                 for encoded in self.converter.convert(size, records, self.targets.resources):
                     self.exporter.submit(encoded)
                 if len(records) < DRAIN_RECORDS:
@@ -305,13 +319,18 @@ class Agent:
         for one in gone:
             self.targets.detach(one)
         self.drain()
+        self.tools.finish()
+        if self.table:
+            self.table.close()
         for one in gone:
+            self.tools.detach(one)
             self.targets.release(one)
         self.collect()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
         if self.meter:
             self.meter.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
+        self.tools.close(max(CLOSE_WITHIN_S - (time.monotonic() - closing), 0.2))
         snapshot = self.telemetry.snapshot()
         reasons = ", ".join(f"{reason} {count}" for reason, count in snapshot.dropped.items())
         log.info(

@@ -7,13 +7,14 @@ spans like ones that came before only ids and times are converted.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from otel_goprobe import export, probes
 from otel_goprobe.model import Strings
-from otel_goprobe.spans import Alike, Clock, matching, take_occurrences
+from otel_goprobe.spans import Alike, Clock, fetch_links, matching, take_occurrences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.kernel import Program
-    from otel_goprobe.model import AttributeValue, SpanColumns
+    from otel_goprobe.model import AttributeValue, Event, Links, SpanColumns
     from otel_goprobe.probes.base import Library
     from otel_goprobe.telemetry import Telemetry
 
@@ -50,6 +51,8 @@ class Converter:
         self._program = program
         self._type_name = type_name
         self._observers: list[tuple[Callable[[SpanColumns, Resources], None], float]] = []
+        self.events_of: Callable[[npt.NDArray[np.uint8]], dict[int, list[Event]]] = lambda _: {}
+        """Given ids of spans, shape (n, 8), that observers have just seen: row -> events of that span. A tool's."""
         self._excluded_routes = config.exclude_routes
         self._telemetry = telemetry
         self._encoder = export.Encoder(
@@ -105,26 +108,46 @@ class Converter:
         resources: Resources,
     ) -> list[export.Encoded]:
         records = raw.view(struct.dtype)
+        links = self._links(records) if "span_links" in self.options else None
         found = struct.alike.sorted(records)
         if len(struct.shapes) + len(found.keys) > MAX_SHAPES:
             struct.shapes.clear()
         new = [number for number, key in enumerate(found.keys) if key not in struct.shapes]
         if new:
-            columns = struct.library.columns(records[found.first_rows[new]], self)
+            first = records[found.first_rows[new]]
+            columns = struct.library.columns(first, self)
             keys = (found.keys[number] for number in new)
-            struct.shapes.update(zip(keys, self._encoder.shapes(columns), strict=True))
+            made = self._encoder.shapes(columns, first["fixed"]["header"]["links"])
+            struct.shapes.update(zip(keys, made, strict=True))
             for number in np.flatnonzero(self._excluded(columns)).tolist():
                 struct.shapes[found.keys[new[number]]] = b""
         shapes, codes = [struct.shapes[key] for key in found.keys], found.codes
         occurrences = struct.alike.occurrences(records, self.clock)
+        if links:
+            occurrences = replace(occurrences, links=links)
         if self._excluded_routes:
             kept = np.array([bool(shape) for shape in shapes])[codes]
             self._telemetry.dropped("excluded_route", int(np.count_nonzero(~kept)))
             records, occurrences, codes = records[kept], take_occurrences(occurrences, kept), codes[kept]
         if len(codes):
             self._observe(struct, records, resources)
+            for number, events in self.events_of(occurrences.span_id).items():
+                shapes.append(export.with_events(shapes[codes[number]], events))
+                codes[number] = len(shapes) - 1
         scope = f"otel-goprobe/{struct.library.import_path}"
         return self._encoder.requests(scope, occurrences, shapes, codes, resources)
+
+    def _links(self, records: npt.NDArray[np.void]) -> Links | None:
+        """Fetch what spans are linked to, where records say that there is something."""
+        of_spans = self._program.maps["span_links"]
+
+        def take(key: bytes) -> bytes | None:
+            found = of_spans.lookup(key)
+            of_spans.delete(key)
+            return found
+
+        layouts = self._program.dtype("goroutine_key"), self._program.dtype("received_items")
+        return fetch_links(records["fixed"]["header"], *layouts, take)
 
     def _observe(self, struct: _OfStruct, records: npt.NDArray[np.void], resources: Resources) -> None:
         now = time.monotonic()

@@ -16,8 +16,11 @@ class Memory:
         self._trim = getattr(libc, "malloc_trim", None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_ARENA_MAX, 1)  # the exporter's thread uses what the loop has freed
+        self.used = True
+        """Whether anything has been done since the last `give_back`."""
 
     def give_back(self) -> None:
         """Return free pages to the kernel."""
-        if self._trim:
+        if self._trim and self.used:
+            self.used = False
             self._trim(0)

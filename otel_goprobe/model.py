@@ -86,6 +86,8 @@ class ProbePlan:
     sites: tuple[Site, ...]
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class UnitProgram:
     kind: ProgramKind = "uprobe"
     event: str = ""
     """The raw tracepoint's name, such as ``sched_process_exec``."""
+    writes: bool = False
+    """Into the memory of processes: loaded only where it is named, since not every kernel allows that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +300,20 @@ class SpanKind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Links:
+    """Spans that others are linked to: OTLP's ``Span.links``, without attributes."""
+
+    counts: npt.NDArray[np.intp]
+    """Shape (n,): how many each of n spans has."""
+    trace_id: npt.NDArray[np.uint8]
+    """Shape (m, 16), m the sum of `counts`: those of the first span, of the second and so on."""
+    span_id: npt.NDArray[np.uint8]
+    """Shape (m, 8)."""
+    trace_flags: npt.NDArray[np.uint8]
+    """Shape (m,): W3C's, of the spans linked to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Occurrences:
     """What differs in each of several spans of one scope; every array has n rows."""
 
@@ -309,6 +327,8 @@ class Occurrences:
     """Shape (n, 8); all zero for a root."""
     start_unix_ns: npt.NDArray[np.uint64]
     end_unix_ns: npt.NDArray[np.uint64]
+    links: Links | None = None
+    """None where no span has any."""
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -340,6 +360,32 @@ class SpanColumns:
     error: npt.NDArray[np.bool_]
     """Status ERROR, else UNSET."""
     attributes: Mapping[str, Strings | Integers | Booleans]
+    links: Links | None = None
+    """None where no span has any."""
 
     def __len__(self) -> int:
         return len(self.slot)
+
+
+# --- what tools see --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a target: an event of the span that was active, else a log record."""
+
+    slot: int
+    unix_ns: int
+    name: str
+    """Of the event, such as ``file.open``."""
+    body: str
+    """A sentence for people."""
+    attributes: Mapping[str, AttributeValue]
+    trace_id: bytes = b""
+    """16 bytes; empty where no span was active."""
+    span_id: bytes = b""
+    """8 bytes; empty where no span was active."""
+    sampled: bool = False
+    """Whether that span is to be exported, so that it can carry the event."""
+    warning: bool = False
+    """Always a log record, of severity WARN."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-OWN_TARGETS = ("slow", "versions", "jaeger", "wild", "collector", "wheel", "propagation")
+OWN_TARGETS = ("slow", "versions", "jaeger", "wild", "collector", "wheel", "propagation", "libraries")
 """Markers of tests that take minutes: `make test-versions` and so on; a plain `pytest` leaves them out."""
 
 

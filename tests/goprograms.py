@@ -13,9 +13,15 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TESTS = Path(__file__).resolve().parent
 SCRIPTS = TESTS.parent / "scripts"
+OFFICIAL = TESTS / "go/official"
+"""Go module that the programs of `make test-libraries` share."""
 SERVER_PROFILE = TESTS / "go/profile/server.pprof"
 """CPU profile of a net/http server under load, for `go_binary`'s `pgo`: ``profile server.pprof 10``, by Go 1.26.8."""
 
@@ -63,6 +69,8 @@ def go_binary(
     pgo: Path | None = None,
     goarch: str = "",
     package: str = ".",
+    require: Sequence[str] = (),
+    tags: str = "",
 ) -> Path:
     """Build tests/go/`name` and return the executable's path.
 
@@ -79,6 +87,9 @@ def go_binary(
         pgo: profile that it is optimised by; Go 1.21 and newer.
         goarch: ``386`` makes a 32-bit program; this machine's architecture if empty.
         package: import path of the main package.
+        require: what go.mod gets to require, as "PATH VERSION"; what these in turn require, Go finds out. The program
+            may import tests/go/official then.
+        tags: for the build, comma-separated.
 
     Raises:
         RuntimeError: the build fails.
@@ -91,9 +102,11 @@ def go_binary(
         language = release[1]
     folder = TESTS / "go" / name
     sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    sources += sorted(path for path in OFFICIAL.rglob("*") if require and path.is_file())
     flags = [f"-gcflags={gcflags}", f"-buildmode={'pie' if pie else 'exe'}"]
     flags.append(f"-ldflags={'-s -w ' * strip}{'-linkmode=external' * cgo}")
     flags += ["-race"] * race
+    flags += [f"-tags={tags}"] * bool(tags)
     settings = {
         "CGO_ENABLED": str(int(cgo or race)),
         "GOTOOLCHAIN": "local",
@@ -104,30 +117,37 @@ def go_binary(
         settings["GOARCH"] = goarch
     if pgo:
         flags.append(f"-pgo={pgo}")
-    key = hashlib.sha256(repr((go_version(command), language, flags, settings, package)).encode())
+    made_of: tuple[object, ...] = (go_version(command), language, flags, settings, package)
+    key = hashlib.sha256(repr(made_of + (tuple(require),) * bool(require)).encode())
     if pgo:
         key.update(pgo.read_bytes())
     for path in sources:
-        key.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+        key.update(f"{os.path.relpath(path, folder)}\0".encode() + path.read_bytes())
     destination = cache_folder() / "test-programs" / key.hexdigest()[:20] / name
     destination.parent.mkdir(parents=True, exist_ok=True)
     with (destination.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not destination.exists():
-            _build([command, "build", *flags, package], folder, language, settings, destination)
+            go_mod = (folder / "go.mod").read_text()
+            if language:
+                go_mod = re.sub(r"^go .*$", f"go {language}", go_mod, flags=re.MULTILINE)
+            if require:
+                settings["GOFLAGS"] += " -mod=mod"
+                replaced = ["require official v0.0.0", f"replace official => {OFFICIAL}"]
+                go_mod += "\n".join([*(f"require {one}" for one in require), *replaced, ""])
+            _build([command, "build", *flags, package], folder, go_mod, settings, destination)
     return destination
 
 
-def _build(command: list[str | Path], folder: Path, language: str, settings: dict[str, str], destination: Path) -> None:
+def _build(command: list[str | Path], folder: Path, go_mod: str, settings: dict[str, str], destination: Path) -> None:
     """Build into `destination`, whole or not at all, leaving the module's own go.mod as it is."""
     with tempfile.TemporaryDirectory(dir=destination.parent) as temporary:
-        go_mod = Path(temporary) / "go.mod"
-        text = (folder / "go.mod").read_text()
-        go_mod.write_text(re.sub(r"^go .*$", f"go {language}", text, flags=re.MULTILINE) if language else text)
+        file = Path(temporary) / "go.mod"
+        file.write_text(go_mod)
         if (folder / "go.sum").exists():
-            go_mod.with_suffix(".sum").write_bytes((folder / "go.sum").read_bytes())
+            file.with_suffix(".sum").write_bytes((folder / "go.sum").read_bytes())
         made = Path(temporary) / "program"
-        flags = " ".join([settings["GOFLAGS"], f"-modfile={go_mod}", f"-o={made}"])
+        flags = " ".join([settings["GOFLAGS"], f"-modfile={file}", f"-o={made}"])
         done = subprocess.run(
             command,
             cwd=folder,

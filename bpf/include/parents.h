@@ -150,5 +150,7 @@ static __always_inline struct server_span *parent_of(struct pt_regs *ctx, struct
 		if (span && !live_span_started(&span->live, goid))
 			return 0;
 	}
-	return span && parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
+	if (!span || links_to_another(target, slot, GO_G(ctx), goid, span->span_id))
+		return 0;
+	return parent_is_first(goid, slot, span->span_id, continues) ? span : 0;
 }

@@ -38,7 +38,7 @@ struct span_header {
 	u16 slot;
 	u8 trace_flags; /* W3C's */
 	u8 late;	/* 1: not sampled, kept for what became of it */
-	u16 reserved;
+	u16 links; /* how many are in span_links, bpf/include/links.h */
 	u64 start_ns;
 	u64 end_ns;
 	u64 trace_id[2];
@@ -81,6 +81,17 @@ static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g, str
 		CLAMP(bytes, max);                                                                                        \
 		if (read_user_present((record)->field, bytes, (string).data))                                             \
 			bytes = 0;                                                                                        \
+		(record)->fixed.field##_bytes = bytes;                                                                    \
+	} while (0)
+
+/* The same by way of the stack, for a short text. */
+#define COPY_SHORT(record, field, string, max)                                                                            \
+	do {                                                                                                              \
+		u64 bytes = (string).length, words[sizeof((record)->field) / 8] = {};                                     \
+		CLAMP(bytes, max);                                                                                        \
+		if (read_user_present(words, bytes, (string).data))                                                       \
+			bytes = 0;                                                                                        \
+		__builtin_memcpy((record)->field, words, sizeof(words));                                                  \
 		(record)->fixed.field##_bytes = bytes;                                                                    \
 	} while (0)
 

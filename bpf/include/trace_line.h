@@ -18,20 +18,22 @@ static __always_inline u64 hex_digits(u32 bytes)
 /* "traceparent: ", the text, CR LF */
 #define TRACEPARENT_LINE_BYTES (13 + TRACEPARENT_BYTES + 2)
 
-/* Writes a whole header line of version 00; `line` needn't be aligned. */
-static __always_inline void traceparent_line(u8 *line, const u64 trace_id[2], u64 span_id, u64 flags)
+#define TRACEPARENT_LINE_WORDS 9
+
+/* A whole header line of version 00, two zeros behind it; the stack of a program takes whole words only. */
+static __always_inline void traceparent_words(u64 words[TRACEPARENT_LINE_WORDS], const u64 trace_id[2], u64 span_id,
+					      u64 flags)
 {
-	__builtin_memcpy(line, "traceparent: 00-", 16);
-	*(u64 *)(line + 16) = hex_digits(trace_id[0]);
-	*(u64 *)(line + 24) = hex_digits(trace_id[0] >> 32);
-	*(u64 *)(line + 32) = hex_digits(trace_id[1]);
-	*(u64 *)(line + 40) = hex_digits(trace_id[1] >> 32);
-	line[48] = '-';
-	*(u64 *)(line + 49) = hex_digits(span_id);
-	*(u64 *)(line + 57) = hex_digits(span_id >> 32);
-	line[65] = '-';
-	line[66] = '0';
-	line[67] = '0' + (flags & (TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM));
-	line[68] = '\r';
-	line[69] = '\n';
+	u64 low = hex_digits(span_id), high = hex_digits(span_id >> 32);
+
+	words[0] = 0x7261706563617274ULL; /* "tracepar" */
+	words[1] = 0x2d3030203a746e65ULL; /* "ent: 00-" */
+	words[2] = hex_digits(trace_id[0]);
+	words[3] = hex_digits(trace_id[0] >> 32);
+	words[4] = hex_digits(trace_id[1]);
+	words[5] = hex_digits(trace_id[1] >> 32);
+	words[6] = '-' | low << 8;
+	words[7] = low >> 56 | high << 8;
+	/* "-0", the flags, CR LF */
+	words[8] = high >> 56 | 0x0a0d30302d00ULL | (flags & (TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM)) << 24;
 }

@@ -62,6 +62,7 @@ static __always_inline int http_client_begin(struct pt_regs *ctx, struct target 
 		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
 							 target->sampling_bound);
 	}
+	links_take(target, slot, key.goid, request.span_id, !parent);
 	count(slot, COUNTER_started);
 	failed = http_client_inflight.insert(&key, &request);
 	if (failed == -EEXIST) {
@@ -132,6 +133,8 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 	__builtin_memcpy(fixed->peer, request->peer, sizeof(fixed->peer));
 	fixed->peer_port = request->peer_port;
 	SPAN_HEADER(fixed, KIND_http_client, slot, request);
+	if (!request->parent_span_id)
+		fixed->header.links = links_of(target, slot, request->span_id);
 	if (method.length <= 8 && url.length - 1 < 152) {
 		struct http_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
@@ -140,7 +143,7 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, method, 8);
+		COPY_SHORT(record, method, method, 8);
 		COPY(record, url, url, 152);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
@@ -215,6 +218,7 @@ int http_client_connection(struct pt_regs *ctx)
 		count(slot, COUNTER_started);
 		request->start_ns = request->failed_ns;
 		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
+		links_take(target, slot, key.goid, request->span_id, !request->parent_span_id);
 		request->failed_ns = 0;
 		request->resends++;
 	}
@@ -226,8 +230,8 @@ int http_client_connection(struct pt_regs *ctx)
 	request->peer_port = connection->tuple.remote_port;
 	request->connection = connection->key;
 	connection_publish(target, &request->connection, &request->context, request->span_id);
-	wire_arm(target, slot, &connection->tuple, go_read_word(GO_ARG1(ctx), target->persist_conn_tls_state) != 0,
-		 &request->context, request->span_id);
+	wire_arm(target, slot, KIND_http_client, &connection->tuple, GO_ARG1(ctx), request->request, &request->context,
+		 request->span_id);
 	return 0;
 }
 
@@ -289,9 +293,8 @@ int http_client_panic(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0: a goroutine has
- * been started. Only with --lineage. Results: the new g = ARG1; the current one is the system stack's. */
-int http_client_goroutine(struct pt_regs *ctx)
+/* A goroutine, `started`, has been made by the one that its parentGoid names. Only with --lineage. */
+static __always_inline int http_client_lineage(struct pt_regs *ctx, u64 started)
 {
 	struct goroutine_key key = {.kind = KIND_http_server};
 	struct server_span *span;
@@ -303,7 +306,7 @@ int http_client_goroutine(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	starter = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
+	starter = connection_word(started, target->g_parent_goid);
 	span = parent_on_goroutine_id(target, starter, slot, &lineage.g);
 	if (!span)
 		span = parent_by_lineage(target, starter, slot, &lineage.g);
@@ -311,7 +314,21 @@ int http_client_goroutine(struct pt_regs *ctx)
 		return 0;
 	lineage.span_id = span->span_id;
 	key.slot = slot;
-	key.goid = go_read_word(GO_ARG1(ctx), target->g_goid);
+	key.goid = connection_word(started, target->g_goid);
 	lineages.update(&key, &lineage);
 	return 0;
+}
+
+/* In func newproc.func1() of package runtime, since Go 1.0, what a go statement runs on the system stack: its call of
+ * func runqput(pp *p, gp *g, next bool), which is emulated. The new g = ARG2; the current one is the system stack's. */
+int http_client_goroutine_queued(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG2(ctx));
+}
+
+/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0. Results: the new
+ * g = ARG1; the current one is the system stack's. */
+int http_client_goroutine(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG1(ctx));
 }

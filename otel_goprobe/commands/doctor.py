@@ -217,10 +217,12 @@ def _go_processes() -> Check:
 
 
 def _propagation(settings: config.Config) -> Check:
-    from otel_goprobe import probes  # noqa: PLC0415 - as above
+    from otel_goprobe import kernel, probes  # noqa: PLC0415 - as above
 
     chosen = settings.propagation
-    return Check("propagation", "ok", f"{chosen}: {probes.unreached(chosen)}")
+    refused = kernel.writing_refused()
+    found = f"{chosen}: {probes.unreached(chosen)}"
+    return Check("propagation", "ok", f"{found}; write isn't possible here: {refused}" if refused else found)
 
 
 def _collector(settings: config.Config) -> Check:

@@ -35,7 +35,7 @@ from opentelemetry.semconv.attributes import service_attributes, telemetry_attri
 
 import otel_goprobe
 from otel_goprobe.discovery import proc
-from otel_goprobe.discovery.selection import module_name
+from otel_goprobe.discovery.selection import program_name
 from otel_goprobe.environment import parse_pairs
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _of_build(process: GoProcess) -> dict[str, AttributeValue]:
     build = process.build
     go_os, go_arch = build.settings.get("GOOS", "linux"), build.settings.get("GOARCH", _architecture())
     attributes: dict[str, AttributeValue] = {
-        service_attributes.SERVICE_NAME: module_name(process),
+        service_attributes.SERVICE_NAME: program_name(process),
         process_attributes.PROCESS_RUNTIME_NAME: "go",
         process_attributes.PROCESS_RUNTIME_VERSION: build.go_version,
         process_attributes.PROCESS_RUNTIME_DESCRIPTION: f"go version {build.go_version} {go_os}/{go_arch}",

@@ -156,16 +156,25 @@ def _numbers(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, listed[:5])) + more
 
 
-def module_name(process: GoProcess) -> str:
-    """Name a service that nobody named: the last element of its main package or module, else the executable's name.
+def program_name(process: GoProcess) -> str:
+    """Name a service that nobody named: by its main package, its module, else its executable.
 
-    ``example.com/shop/v2`` is ``shop``, ``example.com/shop/cmd/cart`` is ``shop``: the module is what its users know.
+    ``example.com/shop/cmd/cart`` is ``cart``, as ``go install`` calls it; ``example.com/shop/v2`` and
+    ``example.com/shop/cmd`` are ``shop``.
     """
-    main = process.build.main
-    elements = (main.path if main else "").split("/")
+    build = process.build
+    package = _last_element(build.path)
+    module = _last_element(build.main.path if build.main else "")
+    return next((name for name in (package, module) if name not in _SAYING_NOTHING), PurePosixPath(process.exe).name)
+
+
+_SAYING_NOTHING = frozenset({"", "cmd", "main", "command-line-arguments"})
+"""Names of main packages; the last one is Go's for ``go build file.go``."""
+
+
+def _last_element(import_path: str) -> str:
+    """Return the last element of an import path, major version aside."""
+    elements = import_path.split("/")
     if len(elements) > 1 and re.fullmatch(r"v[2-9]|v[1-9][0-9]+", elements[-1]):
         elements.pop()
-    name = elements[-1]
-    # gopkg.in/yaml.v3; and a main module without a name of its own
-    name = re.sub(r"\.v[0-9]+$", "", name)
-    return name if name and name != "command-line-arguments" else PurePosixPath(process.exe).name
+    return re.sub(r"\.v[0-9]+$", "", elements[-1])  # gopkg.in/yaml.v3

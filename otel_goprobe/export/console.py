@@ -4,7 +4,10 @@ JSON lines (``--json``): one object per span, keys in this order, ids in hexadec
 they don't fit into a double (both as in OTLP's JSON)::
 
     {"traceId", "spanId", "parentSpanId", "name", "kind": "SERVER", "startTimeUnixNano", "endTimeUnixNano",
-     "durationMs": 1.25, "status": "ERROR" | "UNSET", "scope", "attributes": {…}, "resource": {…}}
+     "durationMs": 1.25, "status": "ERROR" | "UNSET", "scope", "attributes": {…}, "resource": {…},
+     "links": [{"traceId", "spanId"}, …]}
+
+``links`` only where a span has some.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from otel_goprobe.export.decode import Span, decode
+from otel_goprobe.export.decode import Link, Span, decode
 from otel_goprobe.export.queued import Outcome
 
 if TYPE_CHECKING:
@@ -103,9 +106,14 @@ def _json_line(span: Span) -> str:
             "scope": span.scope,
             "attributes": dict(span.attributes),
             "resource": dict(span.resource),
+            **({"links": [_link(link) for link in span.links]} if span.links else {}),
         },
         ensure_ascii=False,
     )
+
+
+def _link(link: Link) -> dict[str, str]:
+    return {"traceId": link.trace_id, "spanId": link.span_id}
 
 
 def _trees(spans: Iterable[Span]) -> Iterator[Line]:
@@ -147,6 +155,7 @@ def _line(span: Span, here: set[str]) -> Line:
     colour = "red" if span.error else "yellow" if isinstance(status, int) and status >= 400 else "green"
     outcome = " ".join(filter(None, (str(status), "ERROR" if span.error else "")))
     rest = "  ".join(f"{key}={_short(value)}" for key, value in span.attributes.items() if key not in _IN_THE_NAME)
+    links = ", ".join(f"{link.trace_id}/{link.span_id}" for link in span.links)
     parts = [
         ("…" if span.parent_span_id and span.parent_span_id not in here else "", "dim"),
         (_printable(span.service), "cyan"),
@@ -154,6 +163,7 @@ def _line(span: Span, here: set[str]) -> Line:
         (f"{span.duration_ns / 1e6:.3f} ms", ""),
         (outcome, colour),
         (rest, "dim"),
+        (f"links={links}" if links else "", "dim"),
     ]
     shown = [(text, style) for text, style in parts if text]
     return [(text if place == len(shown) - 1 else f"{text}  ", style) for place, (text, style) in enumerate(shown)]

@@ -6,7 +6,7 @@ Whatever wants spans rather than bytes gets them from here, so that encode.py st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
     from otel_goprobe.model import AttributeValue
+
+
+class Link(NamedTuple):
+    """A span that another is linked to."""
+
+    trace_id: str
+    """32 hexadecimal digits."""
+    span_id: str
+    """16 hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ class Span:
     resource: Mapping[str, AttributeValue]
     scope: str
     scope_version: str
+    links: tuple[Link, ...] = ()
 
     @property
     def duration_ns(self) -> int:
@@ -78,6 +88,7 @@ def decode(data: bytes) -> Iterator[Span]:
                     resource=resource,
                     scope=scope_spans.scope.name,
                     scope_version=scope_spans.scope.version,
+                    links=tuple(Link(link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                 )
 
 

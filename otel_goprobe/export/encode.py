@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue
+    from otel_goprobe.model import AttributeValue, Links
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.43.0"
 """Of the semantic conventions that the attribute names are from; `opentelemetry.semconv.schemas.Schemas.V1_43_0`."""
@@ -52,6 +52,24 @@ _OWN = np.dtype(
     ]
 )
 """The part of a span that is its own, without padding."""
+_LINK = np.dtype(
+    [
+        ("link_tag", "V2"),
+        ("trace_id_tag", "V2"),
+        ("trace_id", "u1", 16),
+        ("span_id_tag", "V2"),
+        ("span_id", "u1", 8),
+        ("flags_tag", "V1"),
+        ("flags", "<u4"),
+    ]
+)
+"""One of ``Span.links``, without padding."""
+_LINK_TAGS = {
+    "link_tag": tag(13, LENGTH) + bytes((_LINK.itemsize - 2,)),
+    "trace_id_tag": tag(1, LENGTH) + b"\x10",
+    "span_id_tag": tag(2, LENGTH) + b"\x08",
+    "flags_tag": tag(6, FIXED32),
+}
 _ROOT_BYTES = _OWN.itemsize - 10
 """Of that part without the parent."""
 _TAGS = {
@@ -115,11 +133,17 @@ class Encoder:
             parent_span_id=columns.parent_span_id,
             start_unix_ns=columns.start_unix_ns,
             end_unix_ns=columns.end_unix_ns,
+            links=columns.links,
         )
-        return self.requests(columns.scope, occurrences, self.shapes(columns), np.arange(len(columns)), resources)
+        shapes = self.shapes(columns, None if columns.links is None else columns.links.counts)
+        return self.requests(columns.scope, occurrences, shapes, np.arange(len(columns)), resources)
 
-    def shapes(self, columns: SpanColumns) -> list[bytes]:
-        """Encode what a span says besides ids and times, for each row of `columns`.
+    def shapes(self, columns: SpanColumns, links: npt.NDArray[np.integer] | None = None) -> list[bytes]:
+        """Encode what a span says besides ids, times and links, for each row of `columns`.
+
+        Args:
+            columns: n rows.
+            links: shape (n,), how many links each span will have; None for none.
 
         Returns:
             The beginning of a ``ScopeSpans.spans`` field, of which ids and times are the end. Of the parent only its
@@ -144,10 +168,10 @@ class Encoder:
         own = [part for part in parts if part.distinct > few]
         own.append(_combined([part for part in parts if part.distinct <= few], count))
         bodies = own[0].rows() if len(own) == 1 else map(b"".join, zip(*(part.rows() for part in own), strict=True))
-        return [
-            _span_head(len(body) + (_OWN.itemsize if parent else _ROOT_BYTES)) + body
-            for body, parent in zip(bodies, has_parent.tolist(), strict=True)
-        ]
+        own_bytes = np.where(has_parent, _OWN.itemsize, _ROOT_BYTES)
+        if links is not None:
+            own_bytes += _LINK.itemsize * links.astype(np.intp)
+        return [_span_head(len(body) + size) + body for body, size in zip(bodies, own_bytes.tolist(), strict=True)]
 
     def requests(
         self,
@@ -332,11 +356,28 @@ def _pieces(
     has_parent = np.asarray(occurrences.parent_span_id.any(axis=1))
     for row in np.flatnonzero(~has_parent).tolist():
         own[row] = own[row][:_ROOT_BYTES]
+    own_bytes = np.where(has_parent, _OWN.itemsize, _ROOT_BYTES)
+    if occurrences.links is not None:
+        ends = np.cumsum(occurrences.links.counts)
+        links = _links(occurrences.links)
+        for row in np.flatnonzero(occurrences.links.counts).tolist():
+            own[row] += links[ends[row] - occurrences.links.counts[row] : ends[row]].tobytes()
+        own_bytes += _LINK.itemsize * occurrences.links.counts
     pieces = [b""] * (2 * len(own))
     pieces[::2] = map(shapes.__getitem__, codes.tolist())
     pieces[1::2] = own
     sizes = np.fromiter(map(len, shapes), np.intp, len(shapes))[codes]
-    return pieces, sizes + np.where(has_parent, _OWN.itemsize, _ROOT_BYTES)
+    return pieces, sizes + own_bytes
+
+
+def _links(links: Links) -> npt.NDArray[np.void]:
+    block = np.empty(len(links.span_id), _LINK)
+    for name, its_tag in _LINK_TAGS.items():
+        block[name] = np.void(its_tag)
+    block["trace_id"] = links.trace_id
+    block["span_id"] = links.span_id
+    block["flags"] = links.trace_flags.astype(np.uint32) | _HAS_IS_REMOTE
+    return block
 
 
 def _resource_spans(resource: bytes, scope: bytes, spans: list[bytes], spans_bytes: int) -> list[bytes]:

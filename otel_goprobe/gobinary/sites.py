@@ -8,6 +8,7 @@ function's bytes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import UnsupportedBinaryError
@@ -96,6 +97,37 @@ def calls(code: Code, callee: int) -> tuple[int, ...]:
     )
 
 
+def calls_in_turn(code: Code, first: int, second: int) -> tuple[list[Place], list[Place]]:
+    """Tell the direct calls of two functions apart by whether they come one behind the other, in a straight line.
+
+    At a call the callee's arguments are in their registers.
+
+    Returns:
+        The calls of `first` that no call of `second` comes behind, and the calls of `second` that do come behind one.
+    """
+    if not code.machine.may_refer(code, first):
+        return [], []
+    alone: list[Place] = []
+    behind: list[Place] = []
+    branching = [each for each in code.instructions if each.kind is not Kind.PLAIN]
+    for each, following in pairwise(branching):
+        if each.kind is Kind.CALL and each.target == first:
+            in_turn = following.kind is Kind.CALL and following.target == second
+            place = following if in_turn else each
+            (behind if in_turn else alone).append((place.address, place.content, "call, arguments in their registers"))
+    return alone, behind
+
+
+def call_places(code: Code, callee: int) -> list[Place]:
+    """Every direct call of `callee`; nothing if there is a tail jump to it."""
+    if not code.machine.may_refer(code, callee):
+        return []
+    leading = [each for each in code.instructions if each.target == callee]
+    if any(each.kind is not Kind.CALL for each in leading):
+        return []
+    return [(each.address, each.content, "call, arguments in their registers") for each in leading]
+
+
 def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection[int] = ()) -> list[Place]:
     """Behind each call of `callee`, the next emulated instruction with its results still in their registers.
 
@@ -127,17 +159,22 @@ def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection
     return found
 
 
-def error_test(code: Code, callee: int) -> tuple[Place, list[Place]] | None:
+def error_test(code: Code, callee: int, error: int = 2) -> tuple[Place, list[Place]] | None:
     """Where the function asks whether its call of `callee`, results (value, error), failed; and its other returns.
 
     Other paths may come to the same question, with results in the same registers: those are the two that net/http's
     Transport has, for HTTP/1 and HTTP/2.
 
+    Args:
+        code: the caller.
+        callee: address of the function called.
+        error: number of the result that holds the error's type, from 1: 2 behind one word, 3 behind an interface.
+
     Returns:
         The emulated branch, taken or not, that follows the call, and every way out that isn't behind its branch for a
         nil error: both together see each end once. None where the code has no such shape.
     """
-    found = _asking(code, callee)
+    found = _asking(code, callee, error)
     if found is None:
         return None
     branch, success = found
@@ -157,27 +194,23 @@ def error_test(code: Code, callee: int) -> tuple[Place, list[Place]] | None:
     ), others
 
 
-def _asking(code: Code, callee: int) -> tuple[Instruction, int] | None:
+def _asking(code: Code, callee: int, error: int) -> tuple[Instruction, int] | None:
     """The emulated branch on the error of the one call of `callee`, and where it leads without an error."""
     instructions = code.instructions if code.machine.may_refer(code, callee) else ()
     at = [index for index, each in enumerate(instructions) if each.target == callee]
     computed = any(each.kind in {Kind.SWITCH, Kind.COMPUTED} for each in instructions)
     if len(at) != 1 or computed or instructions[at[0]].kind is not Kind.CALL:
         return None
-    watched = _names(code.machine, (1, 2, 3))
+    watched = _names(code.machine, range(1, error + 2))
     before = instructions[at[0]]
     for each in instructions[at[0] + 1 :]:
         if each.kind is not Kind.PLAIN:
-            success = code.machine.nil_target(before, each, _ERROR) if each.kind is Kind.CONDITIONAL else None
+            success = code.machine.nil_target(before, each, error) if each.kind is Kind.CONDITIONAL else None
             return None if success is None or each.cost is not Cost.EMULATED else (each, success)
         if watched.intersection(code.machine.written(each)):
             return None
         before = each
     return None
-
-
-_ERROR = 2
-"""Number of the result that holds an error's type, behind one result of one word."""
 
 
 def _reached(code: Code, starts: Sequence[int], but: int) -> set[int]:

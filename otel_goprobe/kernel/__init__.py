@@ -4,12 +4,13 @@ from otel_goprobe.kernel.attach import Attachment, attach, attach_tracepoints
 from otel_goprobe.kernel.bundle import bpf_folder
 from otel_goprobe.kernel.capabilities import REQUIRED as REQUIRED_CAPABILITIES
 from otel_goprobe.kernel.capabilities import SITUATIONAL as SITUATIONAL_CAPABILITIES
-from otel_goprobe.kernel.features import Feature, probe_features
+from otel_goprobe.kernel.features import Feature, probe_features, require_writing, writing_refused
 from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
 from otel_goprobe.kernel.sockhash import Sockets
+from otel_goprobe.kernel.tasks import thread_pointer_offset
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -27,4 +28,7 @@ __all__ = [
     "describe_sockets",
     "load",
     "probe_features",
+    "require_writing",
+    "thread_pointer_offset",
+    "writing_refused",
 ]

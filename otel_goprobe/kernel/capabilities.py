@@ -35,7 +35,7 @@ SYS_ADMIN = Capability(
     "CAP_SYS_ADMIN",
     21,
     "opens perf events on user code, where the kernel has no uprobe_multi; joins requests with those of other agents of"
-    " this host; finds cgroups that no mount shows (--propagation wire)",
+    " this host; finds cgroups that no mount shows (--propagation wire); writes headers (--propagation write)",
 )
 PERFMON = Capability("CAP_PERFMON", 38, "loads programs that read another process, attaches them")
 BPF = Capability("CAP_BPF", 39, "creates BPF maps, loads BPF programs")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from otel_goprobe.errors import KernelError
+from otel_goprobe.errors import KernelError, UnsupportedByKernelError
 from otel_goprobe.kernel import capabilities, links, sockets, sockhash, syscalls
 
 if TYPE_CHECKING:
@@ -23,6 +23,18 @@ _RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 
 _RETURN_1 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 """``r0 = 1; exit``: SK_PASS of an sk_msg program; a sock_ops program that leaves the others' answers alone."""
+
+_WRITING = struct.pack(
+    "<BBhiBBhiBBhiBBhiBBhiBBhiBBhi",
+    *(0x7A, 0x0A, -8, 0),  # *(u64 *)(r10 - 8) = 0
+    *(0xB7, 0x01, 0, 0),  # r1 = 0: nowhere
+    *(0xBF, 0xA2, 0, 0),  # r2 = r10
+    *(0x07, 0x02, 0, -8),  # r2 += -8
+    *(0xB7, 0x03, 0, 8),  # r3 = 8
+    *(0x85, 0x00, 0, 36),  # call bpf_probe_write_user
+    *(0x95, 0x00, 0, 0),  # exit
+)
+"""A program that would write to a process's memory."""
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -155,15 +167,49 @@ def _btf() -> Feature:
     return Feature("BTF of the kernel", "yes" if found else "no", False, "" if found else f"{_BTF} is missing")
 
 
-def _lockdown() -> Feature:
-    """Whether lockdown leaves the agent alone: ``integrity`` does, ``confidentiality`` forbids perf events."""
+def require_writing() -> None:
+    """Return if the kernel loads programs that write to a process's memory; it logs that one was loaded.
+
+    Raises:
+        NotPermittedError: this process may load none at all.
+        UnsupportedByKernelError: not those.
+    """
+    try:
+        os.close(syscalls.prog_load(_WRITING, syscalls.PROG_KPROBE, name="probe_write"))
+    except syscalls.ProgramRejectedError as error:
+        # Of what it takes, bpf_tracing_func_proto asks for no more than these two (kernel/trace/bpf_trace.c).
+        raise UnsupportedByKernelError(writing_refused() or "its lockdown is on") from error
+
+
+def writing_refused() -> str:
+    """Why the kernel loads no programs that write to a process's memory, a clause; empty if that isn't known.
+
+    By what can be known without trying: lockdown forbids it, and it takes CAP_SYS_ADMIN.
+    """
+    if capabilities.SYS_ADMIN.name not in capabilities.effective():
+        return f"that takes {capabilities.SYS_ADMIN.name}"
+    chosen = _lockdown_chosen()
+    return "" if chosen in {"", "none"} else f"its lockdown is on ({chosen})"
+
+
+def _lockdown_chosen() -> str:
+    """``none``, ``integrity``, ``confidentiality``; empty where it can't be read."""
     try:
         text = _LOCKDOWN.read_text(encoding="ascii")
     except OSError:
-        return Feature("kernel lockdown", "unknown", False, f"{_LOCKDOWN} can't be read: securityfs isn't mounted")
-    chosen = text[text.find("[") + 1 : text.find("]")]
+        return ""
+    return text[text.find("[") + 1 : text.find("]")]
+
+
+def _lockdown() -> Feature:
+    """Whether lockdown leaves the agent alone: ``integrity`` does all but, ``confidentiality`` forbids perf events."""
+    chosen = _lockdown_chosen()
+    if not chosen:
+        found = f"{_LOCKDOWN} can't be read: securityfs isn't mounted; lockdown would forbid --propagation write"
+        return Feature("kernel lockdown", "unknown", False, found)
     if chosen != "confidentiality":
-        return Feature("kernel lockdown", "yes", False, f"{chosen}: nothing here is affected")
+        affected = "nothing here is affected" if chosen == "none" else "forbids --propagation write, nothing else here"
+        return Feature("kernel lockdown", "yes", False, f"{chosen}: {affected}")
     return Feature("kernel lockdown", "no", False, f"{chosen}: perf events are forbidden", "boot without it")
 
 

@@ -166,7 +166,7 @@ def load(
         shared: names of maps that all agents of this host use together, see `shared_maps`; their sizes can't be chosen.
         maps: maps of another program, used instead of new ones of the same name.
         way: how uprobes are to be attached; None for the best that this kernel has.
-        lazily: load no program before `Program.require` names it, as attaching does.
+        lazily: load no program before `Program.require` names it, as attaching does; one that writes never is else.
 
     Raises:
         CompilerError: see `bundle.obtain`.
@@ -203,7 +203,7 @@ def load(
             _own_maps=tuple(own),
         )
         if not lazily:
-            program.require(entry.name for entry in unit.programs)
+            program.require(entry.name for entry in unit.programs if not entry.writes)
     except BaseException:
         for owned in own:
             owned.close()

@@ -1,7 +1,8 @@
 """A BPF ring buffer of one record size -> arrays of records, read through shared memory without a system call.
 
-The agent's loop calls `Ring.drain` every 50 to 100 ms. Layout of the mapped pages: kernel/bpf/ringbuf.c (page 0
-consumer position, page 1 producer position, then the data twice in a row, so that a record never is split).
+The agent looks at `Ring.fill` every 10 to 200 ms and calls `Ring.drain` when it is worth that (pace.py). Layout of the
+mapped pages: kernel/bpf/ringbuf.c (page 0 consumer position, page 1 producer position, then the data twice in a row, so
+that a record never is split).
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class Ring:
             )
         except OSError as error:
             raise refusal(error, f"mapping the ring buffer {ring.spec.name}", BPF) from error
-        self._consumer = np.frombuffer(self._consumer_page, "<u8", 1)
-        self._producer = np.frombuffer(self._producer_pages, "<u8", 1)
+        # Not numpy's: an idle agent does little else than compare these two.
+        self._consumer = memoryview(self._consumer_page).cast("Q")
+        self._producer = memoryview(self._producer_pages).cast("Q")
         self._data = np.frombuffer(self._producer_pages, "u1", offset=page)
 
     def fileno(self) -> int:
@@ -69,7 +71,7 @@ class Ring:
     @property
     def fill(self) -> float:
         """The fraction of the ring that is taken, by unread and by reserved records: 0 to 1."""
-        return int(self._producer[0] - self._consumer[0]) / self.size
+        return (self._producer[0] - self._consumer[0]) / self.size
 
     def drain(self, limit: int = 16384) -> npt.NDArray[Any]:
         """The next records, oldest first, copied; their room in the ring is free again.
@@ -84,17 +86,17 @@ class Ring:
             KernelError: a record of another size is in the ring.
         """
         records = self._up_to_the_end(limit)
-        if (int(self._consumer[0]) & (self.size - 1)) >= self._entry.itemsize or len(records) == limit:
+        if (self._consumer[0] & (self.size - 1)) >= self._entry.itemsize or len(records) == limit:
             return records
         return np.concatenate([records, self._up_to_the_end(limit - len(records))])
 
     def _up_to_the_end(self, limit: int) -> npt.NDArray[Any]:
         """Return the next records, the last of them at most that which lies across the end of the ring."""
         while True:
-            position = int(self._consumer[0])
+            position = self._consumer[0]
             place = position & (self.size - 1)
             up_to_the_end = -(-(self.size - place) // self._entry.itemsize)
-            count = min((int(self._producer[0]) - position) // self._entry.itemsize, limit, up_to_the_end)
+            count = min((self._producer[0] - position) // self._entry.itemsize, limit, up_to_the_end)
             entries = np.frombuffer(self._data, self._entry, count, place) if count > 0 else None
             if entries is None:
                 return np.zeros(0, self.dtype)
@@ -118,6 +120,8 @@ class Ring:
 
     def close(self) -> None:
         """Unmap the pages; the map stays."""
-        del self._consumer, self._producer, self._data
+        self._consumer.release()
+        self._producer.release()
+        del self._data
         self._consumer_page.close()
         self._producer_pages.close()

@@ -6,7 +6,7 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
+- `Field`, `Itab`, `Type`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what C must know of the executable; each a
   member of ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
@@ -101,6 +101,24 @@ class AtReturns:
 
 
 @dataclass(frozen=True, slots=True)
+class AtCalls:
+    """On each instruction of `caller` that calls `callee`: its arguments are in their registers."""
+
+    caller: str
+    callee: str
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        caller, callee = _function(binary, self.caller), _function(binary, self.callee)
+        _never_inlined(binary, self.caller)
+        _never_inlined(binary, self.callee)
+        sites = binary.call_sites(caller, callee)
+        if not sites:
+            raise UnplaceableError(f"no call of {self.callee} in {self.caller}")
+        return sites
+
+
+@dataclass(frozen=True, slots=True)
 class AfterCalls:
     """Behind each call of `callee` in `caller`, results still in their registers, on an emulated instruction."""
 
@@ -125,10 +143,12 @@ class AtErrorTest:
 
     caller: str
     callee: str
+    error: int = 2
+    """Number of the result that holds the error's type, from 1."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return (_error_test(binary, self.caller, self.callee)[0],)
+        return (_error_test(binary, self.caller, self.callee, self.error)[0],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +157,46 @@ class AtOtherReturns:
 
     caller: str
     callee: str
+    error: int = 2
+    """As for `AtErrorTest`."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return _error_test(binary, self.caller, self.callee)[1]
+        return _error_test(binary, self.caller, self.callee, self.error)[1]
 
 
-def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple[Site, ...]]:
+def _error_test(binary: GoBinary, caller: str, callee: str, error: int) -> tuple[Site, tuple[Site, ...]]:
     _never_inlined(binary, caller)
     _never_inlined(binary, callee)
-    found = binary.error_test(_function(binary, caller), _function(binary, callee))
+    found = binary.error_test(_function(binary, caller), _function(binary, callee), error)
     if found is None:
         raise UnplaceableError(f"no cheap place where {caller} asks for the error of {callee}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class AtCallInTurn:
+    """The one call of `callee` in `caller` that no call of `before` follows, or else that follows one of `behind`.
+
+    So two uses of one function are told apart, where nothing lies between the two calls but plain instructions.
+    """
+
+    caller: str
+    callee: str
+    before: str = ""
+    behind: str = ""
+
+    def sites(self, binary: GoBinary) -> tuple[Site, ...]:
+        """See `Place`."""
+        names = (self.behind, self.callee) if self.behind else (self.callee, self.before)
+        first, second = (_function(binary, name) for name in names)
+        for name in (self.caller, *names):
+            _never_inlined(binary, name)
+        alone, behind = binary.call_sites_in_turn(_function(binary, self.caller), first, second)
+        found = behind if self.behind else alone
+        if len(found) != 1:
+            raise UnplaceableError(f"{self.caller} calls {self.callee} in {len(found)} such places, not in one")
+        return found
 
 
 class Role(enum.IntEnum):
@@ -183,6 +230,10 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
+    writes: bool = False
+    """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +270,21 @@ class Itab:
     def of(self) -> str:
         """What is asked of the executable, in words."""
         return f"itab of {self.concrete} for {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Address of what describes a named type, or a pointer to one, before load bias, for C a ``u64``; 0 if unknown."""
+
+    member: str
+    name: str
+    lost: str = ""
+    """What a user misses without it."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"type {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +351,7 @@ class ReadOnly:
         return "end of what is read-only"
 
 
-Fact = Field | Itab | StructPresent | Variable | ReadOnly | Block
+Fact = Field | Itab | Type | StructPresent | Variable | ReadOnly | Block
 
 
 class Conversion(Protocol):

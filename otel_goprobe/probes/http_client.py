@@ -24,8 +24,10 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -41,6 +43,7 @@ from otel_goprobe.probes.base import (
 )
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
+from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
 from otel_goprobe.spans import derive, dictionary
 
 if TYPE_CHECKING:
@@ -326,10 +329,15 @@ LIBRARY = Library(
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_client_goroutine", AtReturns("runtime.newproc1")),),
+            (
+                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+            ),
             lost="parents over several goroutines",
             option="lineage",
         ),
+        *channels.HOOKS,
+        WRITE_HOOK,
         Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
@@ -346,9 +354,11 @@ LIBRARY = Library(
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
+        *WRITE_FACTS,
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),
+        Field("request_header", "net/http.Request", "Header"),
         Field("request_ctx", "net/http.Request", "ctx", required=True),
         Field("request_response", "net/http.Request", "Response", lost="http.request.resend_count"),
         Field("response_request", "net/http.Response", "Request"),
@@ -361,6 +371,7 @@ LIBRARY = Library(
         Field("url_path", "net/url.URL", "Path", required=True),
         Field("url_raw_path", "net/url.URL", "RawPath", required=True),
         Field("url_raw_query", "net/url.URL", "RawQuery", required=True),
+        *channels.FACTS,
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
@@ -379,7 +390,8 @@ LIBRARY = Library(
             network_attributes.NETWORK_PROTOCOL_VERSION,
         ),
     ),
-    options=("lineage",),
+    options=("lineage", channels.OPTION),
+    counters=channels.COUNTERS,
     finds_parents=True,
     headers=("http_client.h", "http_client_read.h"),
 )

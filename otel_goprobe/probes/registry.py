@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from otel_goprobe.model import Unit, UnitProgram
-from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, ReadOnly, StructPresent, Variable
+from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, ReadOnly, StructPresent, Type, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +32,13 @@ WIRE_COUNTERS = (
     "wire_long_head",
     "wire_no_head",
     "wire_failed",
+    "write_inserted",
+    "write_own_header",
+    "write_no_room",
+    "write_failed",
 )
-"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c), and sockets
-that found no room."""
+"""Requests to other hosts by what became of their traceparent header (bpf/include/wire.h, bpf/wire.bpf.c,
+bpf/write.bpf.c), and sockets that found no room."""
 OBSERVATIONS = (
     "metric_overflow",
     "metric_lost",
@@ -115,7 +119,7 @@ def warnings() -> dict[str, str]:
 def options() -> tuple[str, ...]:
     """Return the names of all options; bit n of ``target.options`` is the nth."""
     own = (name for library in libraries() for name in library.options)
-    return tuple(dict.fromkeys(("red", "red_exponential", "local", "wire", *own)))
+    return tuple(dict.fromkeys(("red", "red_exponential", "local", "wire", "write", *own)))
 
 
 @functools.cache
@@ -135,13 +139,13 @@ def _members() -> Iterable[tuple[str, str]]:
     all_facts = (*SHARED_FACTS, *PARENT_FACTS, *(fact for library in libraries() for fact in library.facts))
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Variable)))
-    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
+    words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Type, Variable)))
+    for name in (*dict.fromkeys(addresses), *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
     for name in ("active", "tgid", "options", "traits", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
-        if not isinstance(fact, (Itab, ReadOnly, Variable)):
+        if not isinstance(fact, (Itab, ReadOnly, Type, Variable)):
             yield fact.member, "u16"
 
 
@@ -182,16 +186,21 @@ def unit(sources: Path) -> Unit:
     Args:
         sources: the folder ``bpf/`` of this installation.
     """
-    programs = {way.program for library in libraries() for hook in library.hooks for way in hook.ways}
+    hooks = [hook for library in libraries() for hook in library.hooks]
+    programs = {way.program for hook in hooks for way in hook.ways}
+    writing = {way.program for hook in hooks if hook.writes for way in hook.ways}
     return Unit(
         name="core",
         header=header(),
         sources=(
             sources / "include/trace.h",
+            sources / "include/trace_line.h",
             sources / "include/ids.h",
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/b3.h",
+            sources / "include/b3_read.h",
             sources / "include/sockets.h",
             sources / "include/connections.h",
             sources / "include/exponential.h",
@@ -200,12 +209,15 @@ def unit(sources: Path) -> Unit:
             sources / "include/live.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
+            sources / "include/links.h",
             sources / "include/active.h",
             sources / "include/parents.h",
             *(sources / "probes" / f"{library.stem}.bpf.c" for library in libraries()),
+            sources / "channels.bpf.c",
+            sources / "write.bpf.c",
         ),
         programs=(
-            *(UnitProgram(name) for name in sorted(programs)),
+            *(UnitProgram(name, writes=name in writing) for name in sorted(programs)),
             UnitProgram("process_exec", "raw_tracepoint", "sched_process_exec"),
             UnitProgram("process_exit", "raw_tracepoint", "sched_process_exit"),
         ),
@@ -215,6 +227,7 @@ def unit(sources: Path) -> Unit:
             "span_header",
             "goroutine_key",
             "socket_layout",
+            "received_items",
             "red_key",
             "red_series",
             *(f"{library.stem}_in_flight" for library in kinds().values()),

@@ -3,6 +3,7 @@
 from otel_goprobe.spans.alike import Alike
 from otel_goprobe.spans.clock import Clock
 from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take, take_occurrences
+from otel_goprobe.spans.links import fetch_links
 from otel_goprobe.spans.trace_state import trace_state_of
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "combine",
     "derive",
     "dictionary",
+    "fetch_links",
     "matching",
     "take",
     "take_occurrences",

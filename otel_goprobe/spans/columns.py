@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, Strings
+from otel_goprobe.spans.links import take_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,6 +163,7 @@ def take_occurrences(occurrences: Occurrences, rows: npt.NDArray[np.bool_]) -> O
         parent_span_id=occurrences.parent_span_id[rows],
         start_unix_ns=occurrences.start_unix_ns[rows],
         end_unix_ns=occurrences.end_unix_ns[rows],
+        links=take_links(occurrences.links, rows) if occurrences.links else None,
     )
 
 

@@ -1,7 +1,8 @@
-"""What `make test-versions` and `make test-wild` saw, a JSON line a row -> its part of docs/compatibility.md.
+"""What `make test-versions`, `test-wild` and `test-libraries` saw, a JSON line a row -> parts of docs/compatibility.md.
 
     PYTHONPATH=tests python tests/e2e/compatibility.py versions ROWS PAGE
     PYTHONPATH=tests python tests/e2e/compatibility.py wild ROWS PAGE
+    PYTHONPATH=tests python tests/e2e/compatibility.py libraries ROWS PAGE
 
 The tests add rows where OTEL_GOPROBE_ROWS names a file. A row that is missing is an error: no table is written then.
 """
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import libraries
 import msgspec
 from goprograms import SERVER_PROFILE, go_binary
 
@@ -93,6 +95,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The sentence, where it isn't traced."""
     more: str = ""
     """For the table of programs: version and size."""
+    differences: dict[str, int] = {}
+    """Between the agent's spans and official ones: what and how, and how often; see libraries.py."""
     date: str = ""
     kernel: str = ""
 
@@ -160,6 +164,15 @@ Seen {date} on Linux {kernel} by `make test-wild`, which makes this table: built
 `-ldflags='-s -w'`, selected by pid, 23 requests at once.
 """
 
+LIBRARIES_TEXT = """\
+## Libraries, beside their official instrumentation
+
+Seen {date} on Linux {kernel} by `make test-libraries`, which makes this table: a program with a server and a client of
+the library and their official instrumentation compiled in (tests/go/NAME/library.toml), selected by its pid. It makes
+its calls one after another; both report them. Compared are name, status, parent and every attribute of every span. A
+number stands for a difference, explained below: none is left unexplained, or the test fails.
+"""
+
 
 def versions(rows: dict[str, Row]) -> str:
     """Return the part on versions and ways to build."""
@@ -182,11 +195,41 @@ def wild(rows: dict[str, Row]) -> str:
     return _part(WILD_TEXT, cells, rows)
 
 
+def compared_libraries(rows: dict[str, Row]) -> str:
+    """Return the part on libraries, with what differs and why."""
+    cells = [["library", "version", "Go", "built", "compared with", "spans", "values", "differences", "date"]]
+    numbers: dict[tuple[str, str], int] = {}
+    for name, library in libraries.declared().items():
+        why = libraries.explained(library)
+        for declared in libraries.rows(name, library):
+            row, version = rows[str(declared)], declared.version
+            found = sorted({numbers.setdefault((one, why[one]), len(numbers) + 1) for one in row.differences})
+            cells.append(
+                [
+                    library.library,
+                    version.version,
+                    row.go,
+                    _code(declared.built),
+                    version.official or library.official,
+                    f"{row.right}/{row.requests}",
+                    f"{row.fields}",
+                    ", ".join(map(str, found)),
+                    row.date,
+                ]
+            )
+    notes = "".join(f"{number}. {what}: {why}.\n" for (what, why), number in numbers.items())
+    return f"{_part(LIBRARIES_TEXT, cells, rows)}\n{notes}"
+
+
+def _code(built: str) -> str:
+    return f"`{built}`" if "-" in built else built
+
+
 def _cells(row: Row, built: str, fields: str) -> list[str]:
     probes = f"{row.probes}, {row.stepped} single-stepped" if row.stepped else f"{row.probes}"
     return [
         row.go.removeprefix("go"),
-        f"`{built}`" if "-" in built else built,
+        _code(built),
         row.refused or f"{row.right}/{row.requests}",
         row.attached_by,
         probes,
@@ -206,6 +249,10 @@ def _part(text: str, cells: list[list[str]], rows: dict[str, Row]) -> str:
 PARTS = {
     "versions": (versions, (*map(str, BUILDS), NO_SECTIONS, PACKED)),
     "wild": (wild, WILD),
+    "libraries": (
+        compared_libraries,
+        tuple(str(row) for name, library in libraries.declared().items() for row in libraries.rows(name, library)),
+    ),
 }
 
 

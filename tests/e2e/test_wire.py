@@ -1,27 +1,21 @@
-"""--propagation wire: between two hosts, with two agents that share nothing, each request arrives with one traceparent.
-
-The client logs what it sent, the server what arrived; spans are compared with both.
-"""
+"""--propagation wire: two hosts, two agents that share nothing, and each request arrives with one traceparent."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from goprograms import go_binary
-from harness.agent import Agent, Outcome
-from harness.receiver import Receiver, Span
-from harness.target import Output
+from harness.agent import Agent
+from harness.hosts import Program, Traced, counts, intact, joined
+from harness.receiver import Receiver
 from networks import Hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
-    from types import TracebackType
 
 pytestmark = [pytest.mark.root, pytest.mark.propagation]
 
@@ -29,68 +23,13 @@ BUILDS: dict[str, Callable[[], Path]] = {
     "today": lambda: go_binary("wire"),
     "go1.21-stripped": lambda: go_binary("wire", go="1.21", strip=True),
 }
-WAIT_S = 60.0
 LONG = ("long", "header")
 """Kinds of requests whose head has more than 4096 bytes, which net/http doesn't write at once."""
-NEVER = ("pipelined", *LONG)
-"""Kinds of requests that get no header; the first isn't by net/http."""
-OF_NET_HTTP = ("get", "post", "chunked", "expect", "file", "own", "header", "close", "long")
 
 
-class Program:
-    """tests/go/wire in a network namespace; a context manager that ends it."""
-
-    def __init__(self, exe: Path, namespace: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{namespace}", exe, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self.process.pid
-        self.stdout, self.stderr = Output(self.process.stdout), Output(self.process.stderr)
-        self.stdout.wait_for("^ready$")
-        self._done = 0
-
-    @property
-    def address(self) -> str:
-        """What it listens on, HOST:PORT."""
-        return self.stdout.wait_for("^listening ").split()[1]
-
-    def tell(self, kind: str, count: int, size: int = 0, concurrency: int = 1) -> None:
-        """Have a client send requests."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{kind} {count} {size} {concurrency}\n")
-        self.process.stdin.flush()
-
-    def done(self) -> None:
-        """Wait until a client has done what it was told last."""
-        self._done += 1
-        self.stdout.wait_for("^done$", self._done, WAIT_S)
-
-    def send(self, kind: str, count: int, size: int = 0, concurrency: int = 1) -> None:
-        """Have a client send requests, and wait for it."""
-        self.tell(kind, count, size, concurrency)
-        self.done()
-
-    def log(self, count: int = 0) -> dict[str, dict[str, Any]]:
-        """Return its lines by the id of their request, as soon as there are `count`."""
-        if count:
-            self.stdout.wait_for(r"^\{", count)
-        lines = [json.loads(text) for text in self.stdout.matching(r"^\{")]
-        by_id = {line["id"]: line for line in lines}
-        assert len(by_id) == len(lines), "a request was logged twice"
-        return by_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.communicate()
+def bare(line: Mapping[str, Any]) -> bool:
+    """Whether a request gets no header: too long, or not by net/http."""
+    return line["kind"] in ("pipelined", *LONG)
 
 
 @pytest.fixture(scope="module")
@@ -104,78 +43,6 @@ def hosts() -> Iterator[Hosts]:
 def exe(request: pytest.FixtureRequest) -> Path:
     """Give tests/go/wire by today's Go and by the oldest that is tested."""
     return BUILDS[request.param]()
-
-
-class Traced:
-    """A client and a server, each with an agent of its own; after `stop` their spans by the request's id."""
-
-    def __init__(self, client: Program, server: Program) -> None:
-        self._receivers = Receiver(), Receiver()
-        self._agents = [
-            Agent("--pid", str(one.pid), "--propagation", way, environment=receiver.environment)
-            for one, way, receiver in zip((client, server), ("wire", "read"), self._receivers, strict=True)
-        ]
-        for agent in self._agents:
-            agent.attached()
-        self.attached_line = self._agents[0].stderr.matching("^attached")[0]
-
-    def stop(self) -> tuple[dict[str, Span], dict[str, Span], Outcome]:
-        """End both agents; the client's spans, the server's, how the client's agent ended."""
-        outcomes = [agent.stop() for agent in self._agents]
-        for outcome in outcomes:
-            assert outcome.balanced
-            assert outcome.dropped == {}
-        near, far = (receiver.spans for receiver in self._receivers)
-        return (
-            {str(span.attributes["url.full"]).partition("?")[0].rpartition("/")[2]: span for span in near},
-            {str(span.attributes["url.path"]).rpartition("/")[2]: span for span in far},
-            outcomes[0],
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for agent, receiver in zip(self._agents, self._receivers, strict=True):
-            agent.__exit__(kind, error, trace)
-            receiver.__exit__(kind, error, trace)
-
-
-def intact(sent: Mapping[str, dict[str, Any]], arrived: Mapping[str, dict[str, Any]]) -> None:
-    """Check that every request was answered, and arrived once and byte by byte."""
-    assert [line for line in sent.values() if line["error"] or line["status"] != 200] == []
-    assert arrived.keys() == sent.keys()
-    for id_, line in arrived.items():
-        assert (line["bytes"], line["crc"]) == (sent[id_]["bytes"], sent[id_]["crc"]), (line, sent[id_])
-
-
-def joined(
-    sent: Mapping[str, dict[str, Any]],
-    arrived: Mapping[str, dict[str, Any]],
-    client_spans: Mapping[str, Span],
-    server_spans: Mapping[str, Span],
-) -> None:
-    """Check that each header is the client span's, and each server span its child."""
-    assert server_spans.keys() == arrived.keys()
-    assert client_spans.keys() == {id_ for id_, line in sent.items() if line["kind"] in OF_NET_HTTP}
-    for id_, line in arrived.items():
-        kind, server = sent[id_]["kind"], server_spans[id_]
-        if kind in NEVER:
-            assert line["traceparents"] is None
-            assert server.parent_span_id == ""
-            continue
-        client = client_spans[id_]
-        own = f"00-{client.trace_id}-{client.span_id}-01"
-        assert line["traceparents"] == [sent[id_]["own"] or own], (kind, line)
-        _, trace_id, span_id, _ = line["traceparents"][0].split("-")
-        assert (server.trace_id, server.parent_span_id) == (trace_id, span_id)
-
-
-def counts(outcome: Outcome) -> dict[str, int]:
-    """Return what the agent says of headers, zeros left out."""
-    return {name: count for name, count in outcome.targets[0].items() if name.startswith("wire_") and count}
 
 
 @pytest.mark.parametrize("family", ["4", "6"])
@@ -199,7 +66,7 @@ def test_every_request_arrives_with_one_header(exe: Path, hosts: Hosts, family: 
         arrived = server.log(len(sent))
         client_spans, server_spans, outcome = traced.stop()
     intact(sent, arrived)
-    joined(sent, arrived, client_spans, server_spans)
+    joined(sent, arrived, client_spans, server_spans, bare)
     kinds = Counter(line["kind"] for line in sent.values())
     long = sum(kinds[kind] for kind in LONG)
     injected = sum(kinds.values()) - kinds["own"] - long - kinds["pipelined"]
@@ -224,7 +91,7 @@ def test_connections_from_before_the_agent(exe: Path, hosts: Hosts) -> None:
     assert all(arrived[id_]["traceparents"] is None for id_ in before)
     sent, arrived = ({id_: line for id_, line in log.items() if id_ not in before} for log in (sent, arrived))
     assert {line["remote"] for line in arrived.values()} <= connections
-    joined(sent, arrived, client_spans, server_spans)
+    joined(sent, arrived, client_spans, server_spans, bare)
     assert counts(outcome) == {"wire_injected": 101}
 
 
@@ -242,7 +109,7 @@ def test_a_proxy_in_the_middle(exe: Path, hosts: Hosts) -> None:
         arrived = server.log(len(sent))
         client_spans, server_spans, _ = traced.stop()
     intact(sent, arrived)
-    joined(sent, arrived, client_spans, server_spans)
+    joined(sent, arrived, client_spans, server_spans, bare)
 
 
 def test_tls_is_left_alone(hosts: Hosts) -> None:

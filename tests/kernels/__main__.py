@@ -2,6 +2,7 @@
 
 python -m kernels              all kernels, and the table in docs/compatibility.md if all is as it should be
 python -m kernels 6.1          those of one series, no table
+python -m kernels 6.1 wire     of the checks there only those whose names have this text, no table
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from goprograms import TESTS, go_binary, go_command, go_version
 
-from kernels import checks, images, inside, machine, results, table
+from kernels import checks, hosts, images, inside, machine, results, table
 from kernels.expected import MACHINES, Machine
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def builds() -> dict[str, Path]:
         f"{today} PIE stripped": go_binary(checks.SERVER, strip=True, pie=True),
         f"{oldest} stripped": go_binary(checks.SERVER, go=OLDEST_GO, strip=True),
         checks.HITS: go_binary(checks.HITS),
+        hosts.PROGRAM: go_binary(hosts.PROGRAM),
     }
 
 
@@ -51,24 +53,36 @@ def snapshot(tree: Path) -> Path:
     return tree
 
 
-def tried(one: Machine, image: images.Image, programs: Mapping[str, Path], tree: Path, folder: Path) -> list[str]:
-    """Boot one machine, leave its results in `folder`, and return what isn't as it should be."""
+def tried(
+    one: Machine, image: images.Image, programs: Mapping[str, Path], tree: Path, folder: Path, *, text: str = ""
+) -> list[str]:
+    """Boot one machine, leave its results in `folder`, and return what isn't as it should be.
+
+    Args:
+        one: the machine.
+        image: its kernel.
+        programs: what `builds` returned.
+        tree: the project.
+        folder: made, for its results.
+        text: that the names of the checks have that are done.
+    """
     folder.mkdir()
     (folder / inside.PROGRAMS).write_text(json.dumps({build: str(path) for build, path in programs.items()}))
     paths = ":".join(str(tree / part) for part in (".", "tests", "tests/e2e"))
     command = ["env", f"PATH={os.environ['PATH']}", f"PYTHONPATH={paths}"]
-    command += [sys.executable, "-m", "kernels.inside", str(folder)]
+    command += [sys.executable, "-m", "kernels.inside", str(folder), text]
     ended = machine.boot(image, command, folder=folder, working=tree, options=one.options)
     servers = [build for build, path in programs.items() if path.name == checks.SERVER]
-    problems = one.wrong(results.read(folder / inside.RESULTS), checks.sequence(servers))
+    problems = one.wrong(results.read(folder / inside.RESULTS), checks.sequence(servers, text))
     return [f"the machine: {ended}", *problems] if ended else problems
 
 
 def main() -> int:
     """Do it; 0 only if every machine showed all that it should."""
     series = sys.argv[1] if len(sys.argv) > 1 else ""
+    text = sys.argv[2] if len(sys.argv) > 2 else ""
     machines = [one for one in MACHINES if series in {"", one.series}]
-    if not machines or len(sys.argv) > 2:
+    if not machines or len(sys.argv) > 3:
         print(__doc__, file=sys.stderr)
         return 2
     try:
@@ -88,7 +102,7 @@ def main() -> int:
         folder = run / str(number)
         began = time.monotonic()
         print(f"=== {name} (10 minutes or more)", flush=True)
-        problems = tried(one, booted[one.series], programs, tree, folder)
+        problems = tried(one, booted[one.series], programs, tree, folder, text=text)
         columns[name] = results.read(folder / inside.RESULTS)
         for check, result in columns[name].items():
             print(f"{result.state:<6}  {check}: {result.found}")

@@ -12,8 +12,8 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import expect
@@ -23,13 +23,13 @@ from harness.receiver import Receiver, Span
 from harness.target import Line, Target
 from harness.traces import bpf_ids, changed_text, link_exists, program_exists
 
+from kernels import hosts
+from kernels.guest import ATTACH_S, STOP_S, Guest
 from kernels.results import ATTACH_WAY, PREEMPTION
 from otel_goprobe import kernel, probes
 from otel_goprobe.kernel import bundle
+from otel_goprobe.model import SpanKind
 
-ATTACH_S = 300.0
-"""The first start compiles the BPF programs: 40 s were seen."""
-STOP_S = 60.0
 PYTEST_S = 900.0
 ANSWER_S = 120.0
 REQUESTS = 23
@@ -46,21 +46,6 @@ ATTACH_TESTS = (
     "tests/bpf/test_attach.py",
     "tests/bpf/test_loader.py::test_the_agents_own_unit_passes_the_verifier",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """What the checks share."""
-
-    programs: dict[str, Path]
-    """Builds of tests/go/http_server, on a file system that may be written; the first is the plain one."""
-    cache: Path
-    """The project's cache folder there."""
-
-    @property
-    def server(self) -> Path:
-        """The plain one."""
-        return next(iter(self.programs.values()))
 
 
 def preemption(_: Guest) -> str:
@@ -205,7 +190,7 @@ def reexec(guest: Guest) -> str:
 
 
 def launched(guest: Guest) -> str:
-    """``run -- CMD`` misses nothing, not even the first request."""
+    """``run -- CMD`` misses nothing, not even the first request: each is a client's span and the server's."""
     program = [str(guest.server), "-self", str(REQUESTS), "-exit", "7"]
     with (
         Receiver() as receiver,
@@ -213,8 +198,8 @@ def launched(guest: Guest) -> str:
     ):
         outcome = agent.wait(ATTACH_S)
     assert outcome.code == 7, outcome
-    assert (outcome.started, outcome.exported, outcome.dropped) == (REQUESTS, REQUESTS, {}), outcome
-    assert len(receiver.spans) == REQUESTS
+    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * REQUESTS, 2 * REQUESTS, {}), outcome
+    assert Counter(span.kind for span in receiver.spans) == {SpanKind.SERVER: REQUESTS, SpanKind.CLIENT: REQUESTS}
     return f"{REQUESTS} of {REQUESTS}"
 
 
@@ -244,13 +229,14 @@ def killed(guest: Guest) -> str:
 Check = Callable[[Guest], str]
 
 
-def sequence(builds: Sequence[str]) -> dict[str, Check]:
+def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
     """Return the checks by the name that the table gives them.
 
     Args:
         builds: keys of `Guest.programs`.
+        text: that the names have, in any case.
     """
-    return {
+    every: dict[str, Check] = {
         PREEMPTION: preemption,
         "Programs compiled by BCC": compiles,
         "Programs accepted by the verifier": loads,
@@ -265,7 +251,11 @@ def sequence(builds: Sequence[str]) -> dict[str, Check]:
         "Program that executes itself anew": reexec,
         "`run -- CMD`, from the first request": launched,
         "Agent ended by `kill -9`": killed,
+        "`--propagation wire`, to another host": hosts.wire,
+        "`--propagation write`, TLS to another host": hosts.write,
+        "`--propagation write`, agents ended by `kill -9`": hosts.write_killed,
     }
+    return {name: check for name, check in every.items() if text.lower() in name.lower()}
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Inside a virtual machine: do the checks and write what they find, line by line, to a folder of the host.
 
-    python -m kernels.inside FOLDER
+    python -m kernels.inside FOLDER TEXT
 
-`machine` starts it as root of the guest. FOLDER is shared with the host, and has PROGRAMS: how built -> path.
+`machine` starts it as root of the guest. FOLDER is shared with the host, and has PROGRAMS: how built -> path. Checks
+are done whose names have TEXT.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from goprograms import cache_folder
 
-from kernels import checks, results
+from kernels import checks, hosts, results
+from kernels.guest import Guest
 from otel_goprobe import kernel
 
 WORK = Path("/run/otel-goprobe-kernels")
@@ -28,7 +30,7 @@ PROGRAMS = "programs.json"
 RESULTS = "results.jsonl"
 
 
-def prepare(folder: Path) -> checks.Guest:
+def prepare(folder: Path) -> Guest:
     """Mount what a booted system has mounted, bring up 127.0.0.1, copy the programs."""
     for kind, place in MOUNTS:
         if not os.path.ismount(place):
@@ -43,7 +45,8 @@ def prepare(folder: Path) -> checks.Guest:
     for build, path in json.loads((folder / PROGRAMS).read_text()).items():
         copies[build] = cache / Path(path).relative_to(cache_folder())
         shutil.copytree(Path(path).parent, copies[build].parent)
-    return checks.Guest({build: path for build, path in copies.items() if path.name == checks.SERVER}, cache)
+    servers = {build: path for build, path in copies.items() if path.name == checks.SERVER}
+    return Guest(servers, copies[hosts.PROGRAM], cache)
 
 
 def features() -> list[results.Result]:
@@ -57,7 +60,7 @@ def features() -> list[results.Result]:
     return found
 
 
-def attempt(name: str, check: checks.Check, guest: checks.Guest) -> results.Result:
+def attempt(name: str, check: checks.Check, guest: Guest) -> results.Result:
     """Do one check; whatever goes wrong in it is what it found."""
     began = time.monotonic()
     try:
@@ -70,14 +73,14 @@ def attempt(name: str, check: checks.Check, guest: checks.Guest) -> results.Resu
 
 def main() -> None:
     """Do all checks."""
-    folder = Path(sys.argv[1])
+    folder, text = Path(sys.argv[1]), sys.argv[2]
     lines = folder / RESULTS
     release = os.uname().release
     results.append(lines, results.Result("Kernel", "yes", release))
     guest = prepare(folder)
     for feature in features():
         results.append(lines, feature)
-    for name, check in checks.sequence(list(guest.programs)).items():
+    for name, check in checks.sequence(list(guest.programs), text).items():
         result = attempt(name, check, guest)
         print(f"{result.state}: {name}: {result.found} ({result.seconds:.0f} s)\n{result.detail}", flush=True)
         results.append(lines, result)

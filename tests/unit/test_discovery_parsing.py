@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -121,6 +123,27 @@ def test_listeners_end_with_the_first_connection() -> None:
     )
     assert ports.parse_listeners(lines) == {4242: 8080, 4243: 4318}
     assert next(lines) == b"not reached"
+
+
+def test_kernel_tells_the_listeners_that_proc_lists() -> None:
+    """Both ways find a socket that listens; a connection isn't one."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as connection,
+    ):
+        found = ports.asked_listeners()
+        assert found is not None
+        inode, port = os.fstat(listener.fileno()).st_ino, listener.getsockname()[1]
+        assert os.fstat(connection.fileno()).st_ino not in found
+        listed = ports.parse_listeners(Path("/proc/self/net/tcp").read_bytes().splitlines())
+        assert found[inode] == listed[inode] == port
+
+
+@given(st.binary(max_size=300))
+def test_any_datagram_is_read_or_refused(datagram: bytes) -> None:
+    """Whatever sock_diag sends, the answer is a list of sockets or none, soon."""
+    found = ports.parse_diagnosed(datagram)
+    assert found is None or all(0 <= port < 2**16 for port in found.listeners.values())
 
 
 @given(st.dictionaries(st.text(min_size=1).map(str.strip).filter(bool), st.text().map(str.strip), max_size=5))

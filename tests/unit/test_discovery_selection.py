@@ -7,7 +7,7 @@ import pytest
 from otel_goprobe.config import Config, OtlpConfig, Selection, Selector, SelectorKind, ServiceRule
 from otel_goprobe.discovery.components import component_of, components, trace_exporter_of
 from otel_goprobe.discovery.resource import resource_attributes, service_version
-from otel_goprobe.discovery.selection import judge, matches, module_name, only_executable
+from otel_goprobe.discovery.selection import judge, matches, only_executable, program_name
 from otel_goprobe.errors import UsageError
 from otel_goprobe.model import BuildInfo, GoProcess, Module
 
@@ -231,23 +231,30 @@ def test_hundred_executables_are_not_all_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "expected"),
+    ("package", "module", "expected"),
     [
-        ("example.com/shop", "shop"),
-        ("example.com/shop/v2", "shop"),
-        ("example.com/shop/v12", "shop"),
-        ("example.com/shop/v1", "v1"),
-        ("gopkg.in/shop.v3", "shop"),
-        ("shop", "shop"),
-        ("v2", "v2"),
-        ("command-line-arguments", "cart"),
-        ("", "cart"),
+        ("example.com/shop", "example.com/shop", "shop"),
+        ("example.com/shop/v2", "example.com/shop/v2", "shop"),
+        ("example.com/shop/v12", "example.com/shop/v12", "shop"),
+        ("example.com/shop/v1", "example.com/shop/v1", "v1"),
+        ("gopkg.in/shop.v3", "gopkg.in/shop.v3", "shop"),
+        ("shop", "shop", "shop"),
+        ("v2", "v2", "v2"),
+        ("example.com/shop/cmd/cart", "example.com/shop", "cart"),
+        ("example.com/shop/v2/cmd/cart", "example.com/shop/v2", "cart"),
+        ("example.com/shop/cart/v2", "example.com/shop/cart/v2", "cart"),
+        ("example.com/shop/cmd", "example.com/shop", "shop"),
+        ("example.com/shop/main", "example.com/shop/v3", "shop"),
+        ("command-line-arguments", "example.com/shop", "shop"),
+        ("command-line-arguments", "command-line-arguments", "cart"),
+        ("command-line-arguments", "", "cart"),
+        ("", "", "cart"),
     ],
 )
-def test_module_name(module: str, expected: str) -> None:
-    """The last element of the main module, major version aside; without one, the executable's name."""
-    assert module_name(process(build_info=BuildInfo("go1.26.8", "x", Module(module, "")))) == expected
-    assert module_name(process(build_info=BuildInfo("go1.26.8", "command-line-arguments", None))) == "cart"
+def test_program_name(package: str, module: str, expected: str) -> None:
+    """The last element of the main package, major version aside, else of the module, else the executable's name."""
+    main = Module(module, "") if module else None
+    assert program_name(process(build_info=BuildInfo("go1.26.8", package, main))) == expected
 
 
 def test_precedence_of_the_service_name() -> None:

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from otel_goprobe import __version__
 from otel_goprobe.export.decode import decode
 from otel_goprobe.export.encode import SCHEMA_URL, Encoder
-from otel_goprobe.model import AttributeValue, Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import AttributeValue, Booleans, Integers, Links, SpanColumns, SpanKind, Strings
 
 Resources = Mapping[int, Mapping[str, AttributeValue]]
 
@@ -67,7 +67,20 @@ def _reference_span(columns: SpanColumns, row: int, limit: int | None) -> Span:
         end_time_unix_nano=int(columns.end_unix_ns[row]),
         attributes=attributes,
         status=Status(code=Status.STATUS_CODE_ERROR) if columns.error[row] else None,
+        links=_reference_links(columns.links, row) if columns.links else [],
     )
+
+
+def _reference_links(links: Links, row: int) -> list[Span.Link]:
+    first = int(links.counts[:row].sum())
+    return [
+        Span.Link(
+            trace_id=links.trace_id[at].tobytes(),
+            span_id=links.span_id[at].tobytes(),
+            flags=int(links.trace_flags[at]) | 0x100,
+        )
+        for at in range(first, first + int(links.counts[row]))
+    ]
 
 
 def _reference(columns: SpanColumns, resources: Resources, limit: int | None = None) -> ExportTraceServiceRequest:
@@ -114,8 +127,14 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         mask = st.lists(st.booleans(), min_size=rows, max_size=rows)
         return Booleans(np.array(draw(mask), np.bool_), np.array(draw(mask), np.bool_))
 
-    def ids(width: int) -> np.ndarray:
-        return np.frombuffer(draw(st.binary(min_size=rows * width, max_size=rows * width)), np.uint8).reshape(-1, width)
+    def ids(width: int, count: int = rows) -> np.ndarray:
+        found = draw(st.binary(min_size=count * width, max_size=count * width))
+        return np.frombuffer(found, np.uint8).reshape(-1, width)
+
+    def links() -> Links:
+        counts = np.array(draw(st.lists(st.integers(0, 8), min_size=rows, max_size=rows)), np.intp)
+        total = int(counts.sum())
+        return Links(counts, ids(16, total), ids(8, total), ids(1, total).reshape(-1))
 
     def times() -> np.ndarray:
         return np.array(draw(st.lists(st.integers(0, 2**64 - 1), min_size=rows, max_size=rows)), np.uint64)
@@ -136,6 +155,7 @@ def _columns(draw: st.DrawFn) -> SpanColumns:
         name=strings(0),
         error=np.array(draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), np.bool_),
         attributes={key: draw(st.sampled_from((lambda: strings(-1), integers, booleans)))() for key in keys},
+        links=draw(st.sampled_from((lambda: None, links)))(),
     )
 
 

@@ -84,6 +84,15 @@ def test_a_call_is_found_at_instructions_only() -> None:
     assert sites.calls(code(hidden, "c3"), CALLEE) == ()
 
 
+def test_every_call_is_a_place() -> None:
+    """On the call itself; none where the callee is left for by a jump, for its caller's frame is gone by then."""
+    twice = code(call(0), "90", call(6), "c3")
+    assert [address for address, *_ in sites.call_places(twice, CALLEE)] == [0x1000, 0x1006]
+    assert all(cost(content) is Cost.EMULATED for _, content, _ in sites.call_places(twice, CALLEE))
+    assert sites.call_places(code(call(0), call(5, opcode="e9")), CALLEE) == []
+    assert sites.call_places(code("90", "c3"), CALLEE) == []
+
+
 def test_results_on_the_next_emulated_instruction() -> None:
     """Past a load that spares the result registers."""
     # mov %rsp-relative load into rdx writes no result; then jmp
@@ -232,3 +241,57 @@ def test_arm64_calls_and_their_results() -> None:
     assert [place for place, *_ in sites.results(function, CALLEE, [1, 2])] == [0x100C]
     overwriting = arm(NOP, calling, "e00301aa", CBZ, RET)
     assert sites.results(overwriting, CALLEE, [1, 2]) == []
+
+
+def test_calls_are_told_apart_by_the_next_one() -> None:
+    """As runtime.selectgo's two uses of typedmemmove are: before typedmemclr it takes an item, else it puts one."""
+    other = 0x3000
+    taking = [call(0), "4889cb", call(8, other)]  # mov rbx, rcx between the two
+    putting = [call(13), "7402", call(20, other), "c3"]  # a branch between
+    alone, behind = sites.calls_in_turn(code(*taking, *putting), CALLEE, other)
+    assert [address for address, *_ in alone] == [0x1000 + 13]
+    assert [address for address, *_ in behind] == [0x1000 + 8]
+    assert sites.calls_in_turn(code("c3"), CALLEE, other) == ([], [])
+
+
+def test_a_branch_on_the_error_and_the_ends_behind_no_success() -> None:
+    """Call; test the error's type; no error: return; else: another return."""
+    found = sites.error_test(code(call(0), "4885db", "7501", "c3", "90", "c3"), CALLEE)
+    assert found is not None
+    (branch, _, _), others = found
+    assert (branch, [address for address, *_ in others]) == (0x1008, [0x100C])
+    # The same, the branch taken without an error: je to the last return.
+    found = sites.error_test(code(call(0), "4885db", "7402", "90", "c3", "c3"), CALLEE)
+    assert found is not None
+    assert (found[0][0], [address for address, *_ in found[1]]) == (0x1008, [0x100B])
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((call(0), call(5), "4885db", "7501", "c3", "c3"), id="called twice"),
+        pytest.param((call(0), "31db", "4885db", "7501", "c3", "c3"), id="the error overwritten"),
+        pytest.param((call(0), "4885c0", "7501", "c3", "c3"), id="the value asked for"),
+        pytest.param((call(0), "4885db", "7f01", "c3", "c3"), id="another question"),
+        pytest.param((call(0), "c3"), id="no question"),
+        pytest.param((call(0), "4885db", "7501", "90", "c3"), id="both ways to one end"),
+        pytest.param(("c3",), id="no call"),
+    ],
+)
+def test_no_branch_on_the_error(shape: tuple[str, ...]) -> None:
+    """Then the returns are what is left."""
+    assert sites.error_test(code(*shape), CALLEE) is None
+
+
+def test_where_a_branch_leads_without_an_error() -> None:
+    """By what stands before it: a test of the register with itself, and the jump's condition."""
+
+    def leads(*instructions: str) -> int | None:
+        before, branch = code(*instructions, "c3", "c3").instructions[:2]
+        return X86.nil_target(before, branch, BX)
+
+    assert leads("4885db", "7501") == 0x1005  # jne: not taken
+    assert leads("4885db", "7401") == 0x1006  # je: taken
+    assert leads("4885db", "7c01") is None
+    assert leads("4885c9", "7501") is None  # another register
+    assert leads("4839db", "7501") is None  # another instruction

@@ -178,12 +178,13 @@ def test_a_line_is_written_as_it_would_be_read(
 
 @pytest.fixture(scope="module")
 def line_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, bytes, int], bytes]:
-    """Give traceparent_line."""
+    """Give the bytes of traceparent_words."""
     library = compiled(
         tmp_path_factory.mktemp("line"),
         "trace_line.h",
         "void line(u8 *line, const u64 trace_id[2], u64 span_id, u64 flags)"
-        "{ traceparent_line(line, trace_id, span_id, flags); }",
+        "{ u64 words[TRACEPARENT_LINE_WORDS]; traceparent_words(words, trace_id, span_id, flags);"
+        "__builtin_memcpy(line, words, TRACEPARENT_LINE_BYTES); }",
         before=("trace.h",),
     )
 

@@ -104,6 +104,7 @@ class Target:
         arguments: its own, such as ``-mux`` and ``plain``.
         prefix: command that starts it: ``nsenter …``.
         environment: replaces the whole environment if given.
+        stdin: whether the test writes to its stdin.
 
     Attributes:
         pid: process id of the program itself, behind the prefix, as this process's PID namespace has it.
@@ -115,10 +116,12 @@ class Target:
         *arguments: str,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        stdin: bool = False,
     ) -> None:
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
             [*prefix, str(exe), "-listen", "127.0.0.1:0", *arguments],
+            stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -150,6 +153,17 @@ class Target:
         """Wait for `count` requests in the log and return all."""
         self.stdout.wait_for(r"^\{", count, timeout_s)
         return self.log()
+
+    def say(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self.process.stdin
+        print(line, file=self.process.stdin, flush=True)
+
+    def close(self) -> int:
+        """Close its stdin, with which it ends, and return its exit code."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self._ended()
 
     def stop(self) -> int:
         """End it as an init system does and return its exit code."""

@@ -28,7 +28,8 @@ PART = "parents"
 TEXT = """\
 Seen {date} on Linux {kernel} with {go} by `make test-propagation`, which makes this table: {requests} requests a row,
 {concurrency} at once. A cell counts the spans whose parent and trace are right / that have no parent / whose parent or
-trace is wrong.
+trace is wrong; links: that are linked to all requests that the call is for, and to no other / lack some of them / are
+linked to another.
 """
 
 
@@ -77,7 +78,11 @@ def _line(scenario: Scenario, result: Result) -> str:
     expected = "right" if scenario.right else "none"
     if scenario.wrong_by_worker:
         expected += f", at most {scenario.wrong_by_worker} wrong a worker"
-    return f"| {scenario.what} | {expected} | {_cell(result.verdict.client)} | {_cell(result.verdict.back)} |"
+    calls = _cell(result.verdict.client)
+    if scenario.linked:
+        expected += ", linked"
+        calls += f"; links {_cell(result.verdict.links)}"
+    return f"| {scenario.what} | {expected} | {calls} | {_cell(result.verdict.back)} |"
 
 
 def _cell(judged: Judgement) -> str:

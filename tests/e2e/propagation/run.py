@@ -59,13 +59,18 @@ class Result(msgspec.Struct, frozen=True):
             for where, judged, needed in (
                 ("at the front", verdict.front, True),
                 ("of calls", verdict.client, scenario.right),
+                ("by their links", verdict.links, scenario.linked),
                 ("at the back", verdict.back, True),
             )
             if needed and judged.right < LEAST_RIGHT * judged.expected
         ]
         found += [
             f"{judged.wrong} spans {where} are wrong, such as {'; '.join(judged.examples)}"
-            for where, judged in (("at the front", verdict.front), ("at the back", verdict.back))
+            for where, judged in (
+                ("at the front", verdict.front),
+                ("by their links", verdict.links),
+                ("at the back", verdict.back),
+            )
             if judged.wrong
         ]
         found += [
@@ -130,6 +135,7 @@ def _shared_out(scenario: Scenario, front: Target, back: Target) -> list[dict[st
 
 def _agent(scenario: Scenario, receiver: Links, watched: dict[str, int]) -> Agent:
     arguments = ["--ring-size", str(RING_SIZE), *["--lineage"] * scenario.lineage]
+    arguments += ["--span-links"] * scenario.linked
     for service, pid in watched.items():
         arguments += ["--service", f"{service}=pid:{pid}"]
     return Agent(*arguments, environment=receiver.environment)
@@ -149,11 +155,11 @@ def shown(result: Result) -> str:
         return f"{judged!s:>26}"
 
     verdict = result.verdict
-    cells = f"{cell(verdict.front)}{cell(verdict.client)}{cell(verdict.back)}"
+    cells = f"{cell(verdict.front)}{cell(verdict.client)}{cell(verdict.links)}{cell(verdict.back)}"
     return f"{result.scenario:30}{result.requests:>8}{cells}{result.requests / result.seconds:>8.0f}/s"
 
 
-HEAD = f"{'scenario':30}{'requests':>8}{'front: right/none/wrong':>26}{'calls':>26}{'back':>26}"
+HEAD = f"{'scenario':30}{'requests':>8}{'front: right/none/wrong':>26}{'calls':>26}{'links':>26}{'back':>26}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,6 +27,8 @@ class Scenario:
     two_agents: bool = False
     lineage: bool = False
     """With ``--lineage``."""
+    linked: bool = False
+    """With ``--span-links``: calls without a parent have to be linked to the requests that they are for."""
     traceparent: bool = False
     """Whether the client sends one."""
 
@@ -69,6 +71,48 @@ SCENARIOS = (
         "`context.Background()` in a worker pool that requests start",
         right=False,
         wrong_by_worker=1,
+    ),
+    Scenario(
+        "background-pool-linked",
+        "the pool started in `main`, with `--span-links`",
+        way="background-pool",
+        right=False,
+        linked=True,
+    ),
+    Scenario(
+        "background-pool-twice-linked",
+        "the same; two calls for each job",
+        way="background-pool-twice",
+        right=False,
+        linked=True,
+    ),
+    Scenario(
+        "background-buffered-pool-linked",
+        "the same; a channel with room for three jobs",
+        way="background-buffered-pool",
+        right=False,
+        linked=True,
+    ),
+    Scenario(
+        "background-select-pool-linked",
+        "the same; jobs sent and received in a `select`, and calls for no request, right without a parent",
+        way="background-select-pool",
+        right=False,
+        linked=True,
+    ),
+    Scenario(
+        "background-batches-linked",
+        "the same; a call for up to four requests' jobs at once",
+        way="background-batches",
+        right=False,
+        linked=True,
+    ),
+    Scenario(
+        "background-lazy-pool-linked",
+        "`context.Background()` in a worker pool that requests start, with `--span-links`",
+        way="background-lazy-pool",
+        right=False,
+        linked=True,
     ),
     Scenario("late-context", "the handler's context, after the handler has returned", right=False),
     Scenario("late-background", "`context.Background()`, after the handler has returned", right=False),

@@ -36,6 +36,8 @@ class Line(msgspec.Struct, frozen=True):
     """Every such header that came with what it served."""
     worker: int = 0
     """The goroutine of a pool that sent it, from 1; 0: none of a pool's."""
+    others: tuple[str, ...] = ()
+    """Further requests that what it sent is for."""
     error: str = ""
     """Why what it sent wasn't answered."""
 
@@ -49,6 +51,8 @@ class Link(NamedTuple):
     span_id: str
     parent_span_id: str
     service: str
+    links: frozenset[tuple[str, str]] = frozenset()
+    """OTLP's links to other spans: trace id and span id of each."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -79,6 +83,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """SERVER spans of the service that the client asks."""
     client: Judgement
     """CLIENT spans of its calls: the parent within a process."""
+    links: Judgement
+    """The same CLIENT spans: links to the requests that they are for, where they have no parent; none: some lack."""
     back: Judgement
     """SERVER spans of the service that it calls: the parent over a connection."""
     unanswered: int
@@ -102,7 +108,15 @@ class Links(Receiver):
     def links(self) -> list[Link]:
         """Return all spans so far."""
         return [
-            Link(span.kind, _path(span), span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), service)
+            Link(
+                span.kind,
+                _path(span),
+                span.trace_id.hex(),
+                span.span_id.hex(),
+                span.parent_span_id.hex(),
+                service,
+                frozenset((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+            )
             for request in self._requests
             for resource in request.resource_spans
             for service in [_attribute(resource.resource, "service.name")]
@@ -146,13 +160,17 @@ def judge(front: Sequence[Line], back: Sequence[Line], links: Sequence[Link], *,
     for line in asked:
         caller = Link(CLIENT, "", line.id * 2, line.id, "", "client") if traceparent else None
         at_front.compare(line, requests[line.id], caller, root=not traceparent)
+    of_links = _Count(roots)
     for line in sent:
-        of_calls.compare(line, spans.get((CLIENT, line.path)), requests.get(line.id))
+        call = spans.get((CLIENT, line.path))
+        of_calls.compare(line, call, requests.get(line.id), root=line.id not in requests)
+        of_links.compare_links(line, call, [requests[one] for one in (line.id, *line.others) if one in requests])
     for line in answered:
         at_back.compare(line, spans.get((SERVER, line.path)), spans.get((CLIENT, line.path)))
     return Verdict(
         at_front.judgement(),
         of_calls.judgement(),
+        of_links.judgement(),
         at_back.judgement(),
         sum(bool(line.error) for line in sent),
         len(links) - at_front.seen - of_calls.seen - at_back.seen,
@@ -190,11 +208,24 @@ class _Count:
             outcome = "none" if alone and span.trace_id not in self._roots else "wrong"
         if outcome == "none" or root:
             self._traces.add(span.trace_id)
+        self.wrong_by_worker[line.worker] += outcome == "wrong"
+        self._count(outcome, f"{span}, logged as {line}, belongs to {parent}")
+
+    def compare_links(self, line: Line, span: Link | None, belongs_to: Sequence[Link | None]) -> None:
+        """Count a call's span by its links: to each request that it is for, or to none where one is its parent."""
+        truth = {(request.trace_id, request.span_id) for request in belongs_to if request}
+        if span is None or None in belongs_to:
+            outcome = "missing"
+        elif span.links - truth:
+            outcome = "wrong"
+        else:
+            outcome = "right" if span.parent_span_id or span.links == truth else "none"
+        self._count(outcome, f"{span}, logged as {line}, is for {truth}")
+
+    def _count(self, outcome: str, example: str) -> None:
         self._outcomes[outcome] += 1
-        if outcome == "wrong":
-            self.wrong_by_worker[line.worker] += 1
-            if len(self._examples) < EXAMPLES:
-                self._examples.append(f"{span}, logged as {line}, belongs to {parent}")
+        if outcome == "wrong" and len(self._examples) < EXAMPLES:
+            self._examples.append(example)
 
     def judgement(self) -> Judgement:
         """Return the figures."""

@@ -36,13 +36,17 @@ func load(url string, count, concurrency int, withTraceparent bool) {
 	})
 }
 
-// ask sends one request and tells whether it was answered with 200.
-func ask(client *http.Client, url string, withTraceparent bool) bool {
+func newID() string {
 	var random [8]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		fail(err)
 	}
-	id := fmt.Sprintf("%x", random)
+	return fmt.Sprintf("%x", random)
+}
+
+// ask sends one request and tells whether it was answered with 200.
+func ask(client *http.Client, url string, withTraceparent bool) bool {
+	id := newID()
 	request, err := http.NewRequest(http.MethodGet, url+"/front/"+id, nil)
 	if err != nil {
 		fail(err)

@@ -10,8 +10,9 @@ import (
 
 // line is what a service knows of a request that it served, or of one that it sent.
 type line struct {
-	Event       string   `json:"event"` // served or called
-	ID          string   `json:"id"`    // of the request that all of it is about
+	Event       string   `json:"event"`            // served or called
+	ID          string   `json:"id"`               // of the request that all of it is about
+	Others      []string `json:"others,omitempty"` // called: further requests that it is for
 	Path        string   `json:"path"`
 	Traceparent []string `json:"traceparent,omitempty"` // served: every such header that came
 	Worker      int      `json:"worker,omitempty"`      // called: number of the pool's goroutine that sent it, from 1

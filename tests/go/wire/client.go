@@ -29,6 +29,7 @@ type sent struct {
 	Status int    `json:"status"`
 	Error  string `json:"error"`
 	Own    string `json:"own"`
+	Size   int    `json:"size"`
 }
 
 type client struct {
@@ -100,16 +101,19 @@ func (c *client) one(kind string, size int) sent {
 	if kind == "mixed" {
 		kind = []string{"get", "post", "chunked", "expect", "file", "own", "header"}[rand.Intn(7)]
 	}
-	result := sent{ID: id, Kind: kind}
+	result := sent{ID: id, Kind: kind, Size: size}
 	target, method := c.to+"/"+kind+"/"+id, http.MethodPost
 	body := pretending(size)
 	var reader io.Reader = bytes.NewReader(body)
 	switch kind {
-	case "get", "own", "header", "close":
+	case "get", "own", "raw", "many", "header", "close":
 		method, body, reader = http.MethodGet, nil, nil
 	case "long":
 		method, body, reader = http.MethodGet, nil, nil
 		target += "?" + strings.Repeat("x", 5000)
+	case "query":
+		method, body, reader = http.MethodGet, nil, nil
+		target += "?" + strings.Repeat("x", size)
 	case "chunked":
 		reader = &reading{body}
 	case "file":
@@ -139,6 +143,13 @@ func (c *client) one(kind string, size int) sent {
 	case "own":
 		result.Own = fmt.Sprintf("00-%032x-%016x-01", rand.Uint64()|1, rand.Uint64()|1)
 		request.Header.Set("traceparent", result.Own)
+	case "raw", "many":
+		// As no Header method would spell it; beside many others in the second.
+		result.Own = fmt.Sprintf("00-%032x-%016x-01", rand.Uint64()|1, rand.Uint64()|1)
+		request.Header["traceParent"] = []string{result.Own}
+		for i := 0; kind == "many" && i < 50; i++ {
+			request.Header.Set(fmt.Sprintf("X-Any-%d", i), "value")
+		}
 	case "header":
 		request.Header.Set("X-Long", strings.Repeat("h", 6000))
 	case "close":

@@ -1,0 +1,3 @@
+module official
+
+go 1.21
