@@ -31,14 +31,19 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		count(slot, COUNTER_abandoned); /* its end was never seen */
 	headers = request->headers;
 	context = &request->context;
-	http_server_read_request(target, seen, request);
+	if (with_b3) {
+		http_server_fill_request(target, seen, request, &request->scratch.reading);
+		header_span_id = http_server_find_headers(target, request, &request->scratch.reading);
+	} else {
+		http_server_read_request(target, seen, request);
+		header_span_id = http_server_read_headers(target, request);
+	}
 	if (http_server_is_preface(request)) {
 		/* Its handler has the connection's HTTP/2 requests answered, which are told of apart. */
 		count(slot, COUNTER_http2_prefaces);
 		http_server_rest(target, &key, request, 0);
 		return 0;
 	}
-	header_span_id = http_server_read_headers(target, request);
 	if (with_b3 && !header_span_id && request->header) {
 		headers[HEADER_TRACESTATE].length = 0;
 		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);
