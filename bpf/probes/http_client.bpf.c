@@ -27,24 +27,20 @@ static __always_inline struct http_client_in_flight *http_client_of(struct pt_re
 /* Of `now_ns`, so that a client's span and a server's that begin on one goroutine at once get different ids. */
 #define HTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 63)
 
-/* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
- * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
-int http_client_request_start(struct pt_regs *ctx)
+/* A Transport's method begins, whose second argument is the *http.Request; `start_address`: the site's, before load bias. */
+static __always_inline int http_client_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 start_address,
+					      u32 by_http2)
 {
-	struct http_client_in_flight request = {};
+	struct http_client_in_flight request = {.by_http2 = by_http2};
 	struct server_span *parent;
 	struct goroutine_key key;
-	struct target *target;
 	u64 words[5] = {}, at;
-	u32 slot, apart;
+	u32 apart;
 	long failed;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
 	key = http_client_key(ctx, slot);
 	request.start_ns = bpf_ktime_get_ns();
-	request.bias = GO_PC(ctx) - target->http_client_start_address;
+	request.bias = GO_PC(ctx) - start_address;
 	request.request = GO_ARG2(ctx);
 	/* Response and, up to Go 1.22, ctx behind it; since 1.23 Pattern is between: src/net/http/request.go. */
 	at = request.request + target->request_response;
@@ -77,6 +73,17 @@ int http_client_request_start(struct pt_regs *ctx)
 		count(slot, COUNTER_in_flight_full);
 	}
 	return 0;
+}
+
+/* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
+ * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
+int http_client_request_start(struct pt_regs *ctx)
+{
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	return target ? http_client_begin(ctx, target, slot, target->http_client_start_address, 0) : 0;
 }
 
 static __always_inline void http_client_count(struct target *target, u32 slot, struct http_client_in_flight *request,

@@ -3,6 +3,13 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
+/* Whether it is what HTTP/2 begins a connection with, as if it were a request: RFC 9113, section 3.4. golang.org/x/net's h2c
+ * answers it by the rest of the connection. */
+static __always_inline u32 http_server_is_preface(const struct http_server_in_flight *request)
+{
+	return request->method_bytes == 3 && *(u64 *)request->line_text == 0x2a20495250ULL; /* "PRI *" */
+}
+
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen,
 					     const u32 with_b3)
 {
@@ -30,6 +37,12 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	} else {
 		http_server_read_request(target, seen, request);
 		header_span_id = http_server_read_headers(target, request);
+	}
+	if (http_server_is_preface(request)) {
+		/* Its handler has the connection's HTTP/2 requests answered, which are told of apart. */
+		count(slot, COUNTER_http2_prefaces);
+		http_server_rest(target, &key, request, 0);
+		return 0;
 	}
 	if (with_b3 && !header_span_id && request->header) {
 		headers[HEADER_TRACESTATE].length = 0;

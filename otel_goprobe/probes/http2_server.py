@@ -31,10 +31,15 @@ def method(prefix: str, receiver: str, name: str) -> str:
     return f"{package}{dot}(*{start}{receiver}).{name}"
 
 
+def linked_by(receiver: str, name: str, *prefixes: str) -> Callable[[GoBinary], bool]:
+    """Return what tells whether an executable has this method of one of these packages."""
+    names = [method(prefix, receiver, name) for prefix in prefixes]
+    return lambda binary: bool(binary.functions(names))
+
+
 def linked(*prefixes: str) -> Callable[[GoBinary], bool]:
     """Return what tells whether an executable answers by one of these packages."""
-    names = [method(prefix, "serverConn", "runHandler") for prefix in prefixes]
-    return lambda binary: bool(binary.functions(names))
+    return linked_by("serverConn", "runHandler", *prefixes)
 
 
 def hooks(stem: str, *prefixes: str) -> tuple[Hook, ...]:
