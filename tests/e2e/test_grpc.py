@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent
+from harness.client import ask
 from harness.expect import CLOCK_NS, MOST_EXCESS_NS, wall_offset
 from harness.target import Target
 
@@ -228,3 +229,27 @@ def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
         ("rpc.client.call.duration", "NOT_FOUND", "NOT_FOUND"): 7,
         ("rpc.client.call.duration", "INTERNAL", "INTERNAL"): 7,
     }
+
+
+def test_gateway_and_connect_as_they_come(receiver: Receiver) -> None:
+    """A gateway is a server that calls a gRPC client, connect-go net/http on both sides: no span twice."""
+    with (
+        Target(go_binary("grpc_gateway", language="1.26.0")) as target,
+        Agent("--pid", str(target.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        for path in ("/v1/cart", "/v1/price"):
+            assert ask(target.port, path).status == 200
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (6, 6, {})
+    chains = []
+    for root in (span for span in receiver.spans if not span.parent_span_id):
+        chain = [root]
+        while children := [span for span in receiver.spans if span.parent_span_id == chain[-1].span_id]:
+            (child,) = children
+            chain.append(child)
+        chains.append([(span.kind, span.name) for span in chain])
+    assert chains == [
+        [(SERVER, "GET /v1/"), (CLIENT, "shop.v1.Cart/Get"), (SERVER, "shop.v1.Cart/Get")],
+        [(SERVER, "GET /v1/"), (CLIENT, "POST"), (SERVER, "POST /shop.v1.Price/Get")],
+    ]
