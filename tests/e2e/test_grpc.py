@@ -253,3 +253,24 @@ def test_gateway_and_connect_as_they_come(receiver: Receiver) -> None:
         [(SERVER, "GET /v1/"), (CLIENT, "shop.v1.Cart/Get"), (SERVER, "shop.v1.Cart/Get")],
         [(SERVER, "GET /v1/"), (CLIENT, "POST"), (SERVER, "POST /shop.v1.Price/Get")],
     ]
+
+
+def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
+    """A retry policy has a second attempt made: two spans of the server, both children of the client's one."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "repeated") as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 2)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (3, 3, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients, made, server.port)
+    spans_match(servers, answered, server.port)
+    assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
+    assert {span.parent_span_id for span in servers} == {clients[0].span_id}
