@@ -230,6 +230,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
     writes: bool = False
     """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
@@ -245,11 +247,13 @@ class Field:
     """Without it nothing of the library is instrumented."""
     lost: str = ""
     """What a user misses without it; empty where another field stands in for it."""
+    instead: tuple[str, ...] = ()
+    """Structs that other versions have in its place; the first is taken that has the field."""
 
     @property
     def of(self) -> str:
         """What is asked of the executable, in words."""
-        return f"{self.struct}.{self.field}"
+        return f"{' or '.join((self.struct, *self.instead))}.{self.field}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _members() -> Iterable[tuple[str, str]]:
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
     words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Type, Variable)))
-    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
+    for name in (*dict.fromkeys(addresses), *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
     for name in ("active", "tgid", "options", "traits", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
@@ -199,6 +199,8 @@ def unit(sources: Path) -> Unit:
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/b3.h",
+            sources / "include/b3_read.h",
             sources / "include/sockets.h",
             sources / "include/connections.h",
             sources / "include/exponential.h",

@@ -140,7 +140,7 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(
-            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option)
+            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
             for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
             if hook.way
         ),
@@ -215,7 +215,8 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
     if isinstance(fact, StructPresent):
         return int(binary.struct(fact.struct) is not None), "types"
     if isinstance(fact, Field):
-        offset = binary.field(fact.struct, fact.field)
+        structs = (fact.struct, *fact.instead)
+        offset = next(filter(None, (binary.field(struct, fact.field) for struct in structs)), None)
         return None if offset is None else (offset.offset, offset.source)
     if isinstance(fact, Block):
         return _block(binary, fact)
