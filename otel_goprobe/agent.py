@@ -281,7 +281,8 @@ class Agent:
 
     def drain_if_worth(self, now: float) -> None:
         """Drain where there is enough, or now and then a little."""
-        if self.pace.is_worth_a_drain(max(ring.fill for ring in self.rings.values()), now):
+        fill = max(self.tools.fill, *(ring.fill for ring in self.rings.values()))
+        if self.pace.is_worth_a_drain(fill, now):
             self.drain()
         self.tools.drain()
 

@@ -83,6 +83,11 @@ class Tools:
         self._stack.enter_context(kernel.attach_tracepoints(program))
         return _Running(tool, program, ring, tool.instrument(self, config.tool_options))
 
+    @property
+    def fill(self) -> float:
+        """Of the fullest of their rings: 0 to 1."""
+        return max((running.ring.fill for running in self._running), default=0.0)
+
     # --- targets -----------------------------------------------------------------------------------------------------
 
     def attach(self, one: Instrumented) -> None:

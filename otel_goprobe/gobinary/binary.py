@@ -280,6 +280,11 @@ class GoBinary:
         """Address of the itab of a concrete type (``*net/http.response``) for an interface; None if there is none."""
         return self._types.itab(concrete, interface)
 
+    @_damage_told
+    def type_address(self, name: str) -> int | None:
+        """Address of what describes a named type (``net/http.Request``), or a pointer to one; None if there is none."""
+        return self._types.address(name)
+
     def type_name(self, address: int) -> str | None:
         """Go's spelling of the type described at `address`, such as ``*errors.errorString``; None if none is there."""
         with Telling(self.path):
@@ -352,12 +357,12 @@ class GoBinary:
         return tuple(self._site(caller, *each) for each in found)
 
     @_damage_told
-    def error_test(self, caller: Function, callee: Function) -> tuple[Site, tuple[Site, ...]] | None:
+    def error_test(self, caller: Function, callee: Function, error: int = 2) -> tuple[Site, tuple[Site, ...]] | None:
         """Where `caller` asks whether its one call of `callee` failed, and its returns behind anything but success.
 
         See `sites.error_test`.
         """
-        found = sites.error_test(self._code(caller), callee.address)
+        found = sites.error_test(self._code(caller), callee.address, error)
         if found is None:
             return None
         return self._site(caller, *found[0]), tuple(self._site(caller, *each) for each in found[1])
