@@ -272,6 +272,30 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 	return connection->key.port ? connection : 0;
 }
 
+/* The connection of an HTTP/2 client or server, which carries many requests at once; NULL where nothing is known of it. Go
+ * uses memory again: what may be a new one, as a first stream tells, is looked at anew.
+ *
+ * own: what stands for the connection, and how it is kept. interface: where its net.Conn lies. */
+static __always_inline __attribute__((unused)) struct connection *connection_of_streams(struct target *target,
+											struct goroutine_key *own,
+											u64 interface, u64 bias, u32 is_server,
+											u32 stream)
+{
+	struct connection *connection = connection_known(own);
+	u64 object;
+
+	if (!connection)
+		return 0;
+	object = connection_word(interface, 8);
+	if (connection->generation != target->generation || connection->object != object || stream == 1) {
+		connection->generation = target->generation;
+		connection->object = object;
+		if (connection_resolve(target, interface, bias, is_server, connection))
+			count(own->slot, COUNTER_unjoinable_connections);
+	}
+	return connection->key.port ? connection : 0;
+}
+
 /* A client's span is the one that its connection carries now. */
 static __always_inline void connection_publish(struct target *target, struct connection_key *key,
 					       const struct trace_context *context, u64 span_id)

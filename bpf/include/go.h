@@ -13,6 +13,9 @@
 #define GO_ARG4(ctx) ((ctx)->di)
 #define GO_ARG5(ctx) ((ctx)->si)
 #define GO_ARG6(ctx) ((ctx)->r8)
+#define GO_ARG7(ctx) ((ctx)->r9)
+#define GO_ARG8(ctx) ((ctx)->r10)
+#define GO_ARG9(ctx) ((ctx)->r11)
 #define GO_CLOSURE(ctx) ((ctx)->dx) /* what a closure captured, behind its code's address */
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_PC(ctx) ((ctx)->ip)

@@ -247,11 +247,13 @@ class Field:
     """Without it nothing of the library is instrumented."""
     lost: str = ""
     """What a user misses without it; empty where another field stands in for it."""
+    instead: tuple[str, ...] = ()
+    """Structs that other versions have in its place; the first is taken that has the field."""
 
     @property
     def of(self) -> str:
         """What is asked of the executable, in words."""
-        return f"{self.struct}.{self.field}"
+        return f"{' or '.join((self.struct, *self.instead))}.{self.field}"
 
 
 @dataclass(frozen=True, slots=True)

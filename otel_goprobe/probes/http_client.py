@@ -27,6 +27,7 @@ from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, String
 from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,

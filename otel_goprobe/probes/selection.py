@@ -215,7 +215,8 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
     if isinstance(fact, StructPresent):
         return int(binary.struct(fact.struct) is not None), "types"
     if isinstance(fact, Field):
-        offset = binary.field(fact.struct, fact.field)
+        structs = (fact.struct, *fact.instead)
+        offset = next(filter(None, (binary.field(struct, fact.field) for struct in structs)), None)
         return None if offset is None else (offset.offset, offset.source)
     if isinstance(fact, Block):
         return _block(binary, fact)
