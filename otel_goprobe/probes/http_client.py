@@ -27,6 +27,7 @@ from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, String
 from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
+    AtCalls,
     AtErrorTest,
     AtOtherReturns,
     AtReturns,
@@ -328,7 +329,10 @@ LIBRARY = Library(
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_client_goroutine", AtReturns("runtime.newproc1")),),
+            (
+                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+            ),
             lost="parents over several goroutines",
             option="lineage",
         ),
