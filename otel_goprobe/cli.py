@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from otel_goprobe import __version__, config, log
+from otel_goprobe import __version__, config, log, tools
 from otel_goprobe.errors import GoprobeError
 
 if TYPE_CHECKING:
@@ -34,9 +34,13 @@ class _Commands(click.Group):
     """Subcommands by the name of their module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
+        return [*_COMMANDS, *tools.stems()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name in tools.stems():
+            from otel_goprobe.commands.tool import command_of  # noqa: PLC0415 - only for tools
+
+            return command_of(tools.tool(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"otel_goprobe.commands.{cmd_name}").command

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from otel_goprobe.destination import (
     Compression,
     ExemplarFilter,
+    Live,
+    LogsConfig,
     MetricsConfig,
     MetricsExporter,
     OtlpConfig,
     Protocol,
+    logs_from,
     metrics_from,
     otlp_from,
 )
@@ -37,7 +40,9 @@ __all__ = [
     "ExemplarFilter",
     "Exporter",
     "Flags",
+    "Live",
     "LogLevel",
+    "LogsConfig",
     "MetricsConfig",
     "MetricsExporter",
     "OtlpConfig",
@@ -132,6 +137,13 @@ class Config:
     attribute_value_length_limit: int | None = None
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    tools: tuple[str, ...] = ()
+    """Stems of those that run."""
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    """Of all of them, by name."""
+    live: Live | None = None
+    """The one whose table is shown; None: telemetry is exported."""
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
@@ -177,8 +189,8 @@ class Config:
 
     @property
     def traces(self) -> bool:
-        """Whether spans go anywhere."""
-        return self.exporter != "none"
+        """Whether spans go anywhere: to an exporter, or to tools, which want to know their routes."""
+        return self.exporter != "none" or bool(self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +229,9 @@ class Flags:
     summary_json: str = ""
     user: str = ""
     log_level: LogLevel | None = None
+    tools: tuple[str, ...] = ()
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    live: Live | None = None
     command: tuple[str, ...] | None = None
     """What stands after ``--``; empty where nothing does."""
 
@@ -255,6 +270,10 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         selection=selection,
         otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
         metrics=metrics,
+        logs=logs_from(environment, exporter, flags.endpoint, flags.protocol) if flags.tools else LogsConfig(),
+        tools=flags.tools,
+        tool_options=flags.tool_options,
+        live=flags.live,
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,

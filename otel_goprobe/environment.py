@@ -218,3 +218,20 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is no size such as 4MiB")
     number, unit = match.groups()
     return int(number) << 10 * " KMG".index((unit or " ").upper())
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Read ``500ms``, ``30s``, ``10m``, ``1h``, or a number of seconds.
+
+    Raises:
+        ValueError: it is none of these, or 0.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no length of time such as 500ms, 30s or 10m")
+    return seconds

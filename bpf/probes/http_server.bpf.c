@@ -9,9 +9,8 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	struct goroutine_key key = http_server_key(ctx, slot);
 	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
 	struct go_string *headers;
-	struct trace_context context;
-	union http_server_scratch *scratch;
-	u64 parent_span_id, header_span_id = 0, wanted = 0, now = bpf_ktime_get_ns();
+	struct trace_context *context;
+	u64 parent_span_id, header_span_id, now = bpf_ktime_get_ns();
 	u32 sampled, denied = 0;
 
 	count(slot, COUNTER_started);
@@ -23,27 +22,17 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	}
 	if (request->start_ns)
 		count(slot, COUNTER_abandoned); /* its end was never seen */
-	scratch = (union http_server_scratch *)request->scratch;
 	headers = request->headers;
-	__builtin_memset(headers, 0, sizeof(request->headers));
-	http_server_read_request(target, seen, &scratch->block, request);
-	if (target->options & OPTION_tracecontext)
-		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
-	if (target->options & OPTION_user_agent)
-		wanted |= 1 << HEADER_USER_AGENT;
-	if (wanted && request->header)
-		go_headers(request->header, target->swiss_maps, wanted, &scratch->walk, headers);
-	if (headers[HEADER_TRACEPARENT].length) {
-		__builtin_memset(&scratch->text, 0, sizeof(scratch->text));
-		header_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch->text, &context);
-	}
+	context = &request->context;
+	http_server_read_request(target, seen, request);
+	header_span_id = http_server_read_headers(target, request);
 	if (with_b3 && !header_span_id && request->header) {
 		headers[HEADER_TRACESTATE].length = 0;
-		header_span_id = b3_read(target, request->header, &scratch->b3, &context, &denied);
+		header_span_id = b3_read(target, request->header, &key, context, &denied);
 	}
-	parent_span_id = connection_adopt(&request->joined, now, &context, header_span_id);
-	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : &context);
-	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	parent_span_id = connection_adopt(&request->joined, now, context, header_span_id);
+	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : context);
+	sampled = sampling_decides(context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	if (with_b3 && denied && !parent_span_id && target->sampling_parents == SAMPLING_FOLLOWS_PARENTS)
 		sampled = 0;
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !(target->traits & TARGET_FINDS_PARENTS)) {
@@ -51,8 +40,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		http_server_rest(target, &key, request, 0);
 		return 0;
 	}
-	request->context = context;
-	request->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
+	context->flags = (context->flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	request->parent_span_id = parent_span_id;
 	request->response = response;
 	request->request = seen;
@@ -262,7 +250,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		}
 		record->fixed = *fixed;
 		COPY_READ(record, line, request->line_text, request->line.length);
-		COPY(record, host, request->host, 32);
+		COPY_SHORT(record, host, request->host, 32);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
 		COPY_READ(record, route, &request->route_text, fixed->route_bytes);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);

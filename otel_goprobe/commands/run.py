@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_goprobe import config, library_flags, log
+from otel_goprobe import config, library_flags, log, tools
 from otel_goprobe.environment import parse_size
 
 if TYPE_CHECKING:
@@ -167,6 +167,13 @@ class _RunCommand(click.Command):
     help="Metrics of who calls whom, traces_service_graph_*, counted from spans; see --metrics-exporter.",
 )
 @click.option(
+    "--with",
+    "with_tools",
+    default="",
+    metavar="TOOL,TOOL",
+    help=f"Export what these tools see, too: {', '.join(tools.stems())}.",
+)
+@click.option(
     "--max-series",
     type=click.IntRange(1, 2**20),
     default=4096,
@@ -213,10 +220,15 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
     options.pop("stray")
     own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
+    named = tuple(dict.fromkeys(name.strip() for name in options.pop("with_tools").split(",") if name.strip()))
+    unknown = [name for name in named if name not in tools.stems()]
+    if unknown:
+        raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
     flags = config.Flags(
         library_flags=own,
         wait=not options.pop("no_wait"),
         command=ctx.meta.get(_COMMAND),
+        tools=named,
         **options,
     )
     settings = config.from_environment_and_flags(flags)

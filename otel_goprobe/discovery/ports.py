@@ -64,7 +64,7 @@ class Diagnosed(NamedTuple):
 
 
 def parse_diagnosed(datagram: bytes) -> Diagnosed | None:
-    """Read the messages of one datagram; None if they are no list of TCP sockets, as where there is no tcp_diag."""
+    """Read the messages of one datagram; None if they aren't a list of sockets, such as where there is no tcp_diag."""
     listeners: dict[int, int] = {}
     at = 0
     while at + _NLMSG_HEADER.size <= len(datagram):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-WORTH_SENDING_BYTES = 2**20
+WORTH_SENDING_BYTES = 2**19
 """More isn't waited for: what is queued, joined and sent is in memory three times."""
 _CUT_OFF_S = 0.2
 """How long `close` lets the thread notice that its delivery was cut off."""

@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from otel_goprobe.errors import UnsupportedBinaryError
-from otel_goprobe.gobinary import aarch64, sites, x86_64
+from otel_goprobe.gobinary import aarch64, sites, threads, x86_64
 from otel_goprobe.gobinary.buildinfo import OLDEST, OLDEST_TRACED, minor_version
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
+from otel_goprobe.gobinary.frames import Frame, read_frames
 from otel_goprobe.gobinary.globals import read_variable
 from otel_goprobe.gobinary.identity import Telling, read_identity
 from otel_goprobe.gobinary.inlines import InlineTrees
@@ -158,6 +159,11 @@ class GoBinary:
         return self._elf.file_offset(address)
 
     @_damage_told
+    def address(self, file_offset: int) -> int:
+        """The inverse of `file_offset`."""
+        return self._elf.address(file_offset)
+
+    @_damage_told
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""
         return self._elf.read(address, size)
@@ -196,6 +202,21 @@ class GoBinary:
     def line(self, address: int) -> SourceLine | None:
         """File and line of the instruction at `address`; None where no function is."""
         return read_line(self._elf, self._table, self._module.text_offset(address))
+
+    @_damage_told
+    def frames(self, address: int) -> tuple[Frame, ...]:
+        """The calls that the instruction at `address` belongs to, innermost first; none where no function is."""
+        offset = self._module.text_offset(address)
+        return read_frames(self._elf, self._table, self._module.funcdata, offset)
+
+    @_damage_told
+    def g_offset(self) -> int | None:
+        """Where a thread keeps its goroutine's g, from its thread pointer; None if that can't be told, as on arm64."""
+        if self.machine != "x86_64":
+            return None
+        found = self.functions(threads.FUNCTIONS)
+        code = {name: self._elf.read(each.address, each.size) for name, each in found.items()}
+        return threads.g_offset(lambda name: code.get(name, b""), self._elf.thread_local_bytes)
 
     @_damage_told
     def signature(self, function: Function) -> Signature | None:

@@ -148,6 +148,28 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     )
 
 
+def select_hooks(binary: GoBinary, label: str, hooks: Iterable[Hook], facts: Iterable[Fact]) -> Plan:
+    """Decide where a tool's hooks go; one that can't be placed is left out, a fact that isn't there is missing.
+
+    Args:
+        binary: the executable.
+        label: what the tool is called.
+        hooks: attached ends before starts.
+        facts: `Plan.values` has them all.
+    """
+    reason = _untraceable(binary)
+    placed = [_place(binary, hook) for hook in sorted(hooks, key=lambda hook: hook.role) if hook.wanted(binary)]
+    learnt = [_learn(binary, fact) for fact in facts]
+    found = [] if reason else [one for one in placed if one.way]
+    values = {one.fact.member: one.value for one in learnt}
+    values |= {one.hook.address: one.sites[0].address for one in found if one.hook.address}
+    return Plan(
+        probes=tuple(ProbePlan(one.way.program, label, one.sites) for one in found if one.way),
+        values=values,
+        skipped=tuple(Skipped(f"{label}: {one.hook.lost}", reason or one.reason) for one in placed if one not in found),
+    )
+
+
 def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
     path = outcome.library.label
     if outcome.refused:
