@@ -25,7 +25,6 @@ def map_sizes(config: Config) -> dict[str, int]:
         **{f"ring_{size}": _ring_bytes(config, part) for size, part in RINGS.items()},
         **_series(config),
         **({} if config.local else {probes.SHARED_MAP: 1}),
-        **({} if config.follows_b3 else {"b3_walks": 1}),
         **({} if config.span_links else dict.fromkeys(("received", "span_links", "channel_items"), 1)),
     }
 

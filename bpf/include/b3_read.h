@@ -14,24 +14,14 @@ enum b3_header {
 	B3_HEADERS = 8, /* a power of two */
 };
 
-/* Of a group or bucket; go.h tells how they lie. 8 groups hold 56 header names and more; those behind are not seen. */
+/* Of a group or bucket; go.h tells how they lie. */
 #define B3_SLOTS 8
-#define B3_GROUPS 8
-
-/* What there is no room for on the stack, by goroutine. */
-/* As bits: 2, 10, 11, 12. */
-#define B3_NAME_LENGTHS 0x1c04
+#define B3_GROUPS 16
 
 struct b3_walk {
 	struct go_string found[B3_HEADERS];
 	struct b3_text text;
-	struct go_map head;
-	struct go_string name;
-	u64 words[2];
 };
-
-BPF_TABLE("lru_hash", struct goroutine_key, struct b3_walk, b3_walks, 16384);
-BPF_ARRAY(b3_blank, struct b3_walk, 1);
 
 /* Which header a name of up to 12 bytes is, as net/textproto canonicalises it. */
 static __always_inline u64 b3_header_of(u64 low, u64 high)
@@ -43,8 +33,8 @@ static __always_inline u64 b3_header_of(u64 low, u64 high)
 	       B3_SAMPLED * is_zero((low ^ 0x6d61532d33422d58ULL) | (high ^ 0x64656c70ULL));
 }
 
-/* Fills `walk->found`, which is all zero, with the values of those headers that are there exactly once. */
-static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct b3_walk *walk)
+/* Fills `found`, which is all zero, with the values of those headers that are there exactly once. */
+static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct go_string found[B3_HEADERS])
 {
 	u64 swiss = swiss_maps & 1;
 	u64 slot_bytes = 16 + (SWISS_SLOT_BYTES - 16) * swiss;
@@ -52,18 +42,20 @@ static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct b3_walk *
 	u64 value_bytes = 24 + (SWISS_SLOT_BYTES - 24) * swiss;
 	u64 group_bytes = BUCKET_BYTES - (BUCKET_BYTES - SWISS_GROUP_BYTES) * swiss;
 	u64 flip = 0x80 * swiss, lowest = BUCKET_MIN_TOPHASH + (0x80 - BUCKET_MIN_TOPHASH) * swiss;
-	u64 base, group, next, which, last, old, bytes, control = 0;
+	u64 base, group, next, which, last, old, bytes, control = 0, words[2] = {};
+	struct go_string name = {};
+	struct go_map head = {};
 
-	read_user_present(&walk->head, sizeof(walk->head), map);
-	base = walk->head.groups;
-	if (!base || !walk->head.used)
+	read_user_present(&head, sizeof(head), map);
+	base = head.groups;
+	if (!base || !head.used)
 		return;
-	last = ((1ULL << (walk->head.log2_buckets >> 8 & 15)) - 1) & (swiss - 1);
-	old = walk->head.directory_length & (swiss - 1);
-	if (walk->head.directory_length & -swiss) {
-		read_user(walk->words, sizeof(walk->words), go_read_word(base, 0) + SWISS_GROUPS_OFFSET);
-		base = walk->words[0];
-		last = walk->words[1];
+	last = ((1ULL << (head.log2_buckets >> 8 & 15)) - 1) & (swiss - 1);
+	old = head.directory_length & (swiss - 1);
+	if (head.directory_length & -swiss) {
+		read_user(words, sizeof(words), go_read_word(base, 0) + SWISS_GROUPS_OFFSET);
+		base = words[0];
+		last = words[1];
 	}
 	group = base;
 #pragma clang loop unroll(disable)
@@ -73,20 +65,20 @@ static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct b3_walk *
 		if (!i)
 			read_user(&control, sizeof(control), group);
 		if (((control & 0xff) ^ flip) >= lowest) {
-			read_user(&walk->name, sizeof(walk->name), group + 8 + i * slot_bytes);
-			bytes = walk->name.length;
-			if (bytes <= 12 && B3_NAME_LENGTHS >> bytes & 1) {
+			read_user(&name, sizeof(name), group + 8 + i * slot_bytes);
+			if (name.length == 2 || name.length - 10 <= 2) {
+				bytes = name.length;
+				words[0] = words[1] = 0;
 				CLAMP(bytes, 12);
-				walk->words[0] = walk->words[1] = 0;
-				read_user(walk->words, bytes, walk->name.data);
-				which = b3_header_of(walk->words[0], walk->words[1]);
+				read_user(words, bytes, name.data);
+				which = b3_header_of(words[0], words[1]);
 				if (which) {
-					read_user(walk->words, sizeof(walk->words), group + values_offset + i * value_bytes);
-					if (walk->words[1] == 1)
-						read_user(&walk->found[which & (B3_HEADERS - 1)], sizeof(walk->found[0]), walk->words[0]);
+					read_user(words, sizeof(words), group + values_offset + i * value_bytes);
+					if (words[1] == 1)
+						read_user(&found[which & (B3_HEADERS - 1)], sizeof(*found), words[0]);
 				}
 			}
-			if (!--walk->head.used)
+			if (!--head.used)
 				break;
 		}
 		control >>= 8;
@@ -103,8 +95,8 @@ static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct b3_walk *
 					break;
 				next = base = old;
 				old = 0;
-				last = ((1ULL << (walk->head.log2_buckets >> 8 & 15)) >>
-					!(walk->head.log2_buckets & BUCKET_SAME_SIZE_GROW)) - 1;
+				last = ((1ULL << (head.log2_buckets >> 8 & 15)) >>
+					!(head.log2_buckets & BUCKET_SAME_SIZE_GROW)) - 1;
 			}
 		}
 		group = next;
@@ -122,24 +114,14 @@ static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct b3_walk *
 
 /* The caller's span id, 0 for none; `context` gets its trace, and as flags the decision, which this side makes where the
  * caller left it open. `*denied`: there is no trace, but the wish that there be none. The single header comes first. */
-static __always_inline u64 b3_read(struct target *target, u64 header, struct goroutine_key *key, struct trace_context *context,
+static __always_inline u64 b3_read(struct target *target, u64 header, struct b3_walk *walk, struct trace_context *context,
 				   u32 *denied)
 {
-	struct b3_walk *walk = b3_walks.lookup(key), *blank;
-	u32 zero = 0;
 	enum b3_decision decision = B3_INVALID;
 	u64 span_id = 0, sampled = 0, flags = 0, bytes;
 
-	if (!walk) {
-		blank = b3_blank.lookup(&zero);
-		if (blank)
-			b3_walks.update(key, blank);
-		walk = b3_walks.lookup(key);
-		if (!walk)
-			return 0;
-	}
 	__builtin_memset(walk->found, 0, sizeof(walk->found));
-	b3_headers(header, target->swiss_maps, walk);
+	b3_headers(header, target->swiss_maps, walk->found);
 	bytes = walk->found[B3_SINGLE].length;
 	if (bytes && target->options & OPTION_b3) {
 		B3_READ(&walk->text, walk->found[B3_SINGLE], 72);
