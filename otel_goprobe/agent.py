@@ -284,6 +284,7 @@ class Agent:
         fill = max(self.tools.fill, *(ring.fill for ring in self.rings.values()))
         if self.pace.is_worth_a_drain(fill, now):
             self.drain()
+        self.tools.drain()
 
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
@@ -318,13 +319,13 @@ class Agent:
         for one in gone:
             self.targets.detach(one)
         self.drain()
+        self.tools.finish()
+        if self.table:
+            self.table.close()
         for one in gone:
             self.tools.detach(one)
             self.targets.release(one)
-        self.tools.finish()
         self.collect()
-        if self.table:
-            self.table.close()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
         if self.meter:

@@ -12,6 +12,11 @@
 #define GO_ARG3(ctx) ((ctx)->cx)
 #define GO_ARG4(ctx) ((ctx)->di)
 #define GO_ARG5(ctx) ((ctx)->si)
+#define GO_ARG6(ctx) ((ctx)->r8)
+#define GO_ARG7(ctx) ((ctx)->r9)
+#define GO_ARG8(ctx) ((ctx)->r10)
+#define GO_ARG9(ctx) ((ctx)->r11)
+#define GO_CLOSURE(ctx) ((ctx)->dx) /* what a closure captured, behind its code's address */
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_PC(ctx) ((ctx)->ip)
 
@@ -152,12 +157,14 @@ static __always_inline u64 is_zero(u64 x)
 	return (x | negative) >> 63 ^ 1;
 }
 
-/* Which header a name of 10 or 11 bytes is, as net/textproto canonicalises it; `low` holds the first 8 bytes. */
+/* Which header a name of 10 or 11 bytes is, as net/textproto canonicalises it or as HTTP/2 has it, in lower case; `low` holds
+ * the first 8 bytes. */
 static __always_inline u64 go_header_of(u64 low, u64 high)
 {
-	return HEADER_TRACEPARENT * is_zero((low ^ 0x7261706563617254ULL) | (high ^ 0x746e65ULL)) +
-	       HEADER_TRACESTATE * is_zero((low ^ 0x6174736563617254ULL) | (high ^ 0x6574ULL)) +
-	       HEADER_USER_AGENT * is_zero((low ^ 0x6567412d72657355ULL) | (high ^ 0x746eULL));
+	low |= 0x2020202020202020ULL;
+	return HEADER_TRACEPARENT * is_zero((low ^ 0x7261706563617274ULL) | (high ^ 0x746e65ULL)) +
+	       HEADER_TRACESTATE * is_zero((low ^ 0x6174736563617274ULL) | (high ^ 0x6574ULL)) +
+	       HEADER_USER_AGENT * is_zero((low ^ 0x6567612d72657375ULL) | (high ^ 0x746eULL));
 }
 
 /* What the walk needs room for, on the stack, zeroed by the caller for the verifier; free for other use afterwards. */
