@@ -21,15 +21,19 @@ int gin_matched(struct pt_regs *ctx)
  * are the parameters, since 1.7.0 by an address, and a bool. */
 int gin_looked_up(struct pt_regs *ctx)
 {
+	struct go_string sooner = {GO_ARG6(ctx), GO_ARG7(ctx)}, later = {GO_ARG8(ctx), GO_ARG9(ctx)}, route;
 	struct target *target;
-	struct go_string route;
 	u32 slot;
+
+	/* Read now: clang would choose the offset in ctx, which has to be a constant for the verifier. */
+	asm volatile("" : "+r"(sooner.data), "+r"(sooner.length), "+r"(later.data), "+r"(later.length));
 
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	route.data = target->gin_params == MISSING ? GO_ARG8(ctx) : GO_ARG6(ctx);
-	route.length = target->gin_params == MISSING ? GO_ARG9(ctx) : GO_ARG7(ctx);
+	route = later;
+	if (target->gin_params != MISSING)
+		route = sooner;
 	if (!GO_ARG1(ctx))
 		route.length = 0;
 	server_span_route(ctx, target, slot, route);
