@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
  * --propagation write: a traceparent header, written into the buffer in which net/http builds the head of a request that
- * include/wire.h has armed. Declared in otel_goprobe/probes/http_client.py; the only program that changes a target's memory.
+ * include/wire.h has armed. Declared in otel_goprobe/probes/propagation.py; the only program that changes a target's memory.
  */
 
 enum write_headers {
@@ -121,6 +121,12 @@ int write_request_headers(struct pt_regs *ctx)
 	}
 	if (buffer.length - n < TRACEPARENT_LINE_BYTES) {
 		count(slot, COUNTER_write_no_room);
+		return 0;
+	}
+	/* Another agent's, which found the same place: nothing that net/http writes in front of the headers looks like it. */
+	if (n >= TRACEPARENT_LINE_BYTES && !read_user(line, sizeof(*line), buffer.data + n - TRACEPARENT_LINE_BYTES) &&
+	    (line[0] | EACH_BYTE(0x20)) == 0x7261706563617274ULL) {
+		count(slot, COUNTER_write_own_header);
 		return 0;
 	}
 	traceparent_words(line, header.trace_id, header.span_id, header.flags);

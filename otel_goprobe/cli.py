@@ -12,11 +12,11 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from otel_goprobe import __version__, config, log
+from otel_goprobe import __version__, config, log, tools
 from otel_goprobe.errors import GoprobeError
 
 if TYPE_CHECKING:
@@ -34,13 +34,26 @@ class _Commands(click.Group):
     """Subcommands by the name of their module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
+        return [*_COMMANDS, *tools.stems()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name in tools.stems():
+            return _ToolCommand(cmd_name, short_help=tools.summary(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"otel_goprobe.commands.{cmd_name}").command
         return command
+
+
+class _ToolCommand(click.Command):
+    """Stands for a tool's command in the list of them: its declaration imports what only a run needs."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        from otel_goprobe.commands.tool import command_of  # noqa: PLC0415 - only for tools
+
+        return command_of(tools.tool(str(self.name))).make_context(info_name, args, parent, **extra)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from otel_goprobe.destination import (
     Compression,
     ExemplarFilter,
+    Live,
+    LogsConfig,
     MetricsConfig,
     MetricsExporter,
     OtlpConfig,
     Protocol,
+    logs_from,
     metrics_from,
     otlp_from,
 )
@@ -37,7 +40,9 @@ __all__ = [
     "ExemplarFilter",
     "Exporter",
     "Flags",
+    "Live",
     "LogLevel",
+    "LogsConfig",
     "MetricsConfig",
     "MetricsExporter",
     "OtlpConfig",
@@ -100,6 +105,10 @@ class Config:
     user_agent: bool = False
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
+    b3: bool = False
+    """It names ``b3``: so is the header ``b3``, where there is no ``traceparent``."""
+    b3multi: bool = False
+    """It names ``b3multi``: likewise ``X-B3-TraceId`` and those with it."""
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
     """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
@@ -128,6 +137,13 @@ class Config:
     attribute_value_length_limit: int | None = None
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, in characters; None: as long as a record holds."""
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    tools: tuple[str, ...] = ()
+    """Stems of those that run."""
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    """Of all of them, by name."""
+    live: Live | None = None
+    """The one whose table is shown; None: telemetry is exported."""
     cache_dir: Path = SYSTEM_CACHE
     """For compiled bundles; may not exist yet, and is never one that another user can write."""
     warnings: tuple[str, ...] = ()
@@ -157,6 +173,11 @@ class Config:
         return ways.index(self.propagation) >= ways.index(least)
 
     @property
+    def follows_b3(self) -> bool:
+        """Whether headers of B3 are looked for."""
+        return self.b3 or self.b3multi
+
+    @property
     def red(self) -> bool:
         """Whether the kernel adds up durations."""
         return bool(self.metrics.exporters)
@@ -168,8 +189,8 @@ class Config:
 
     @property
     def traces(self) -> bool:
-        """Whether spans go anywhere."""
-        return self.exporter != "none"
+        """Whether spans go anywhere: to an exporter, or to tools, which want to know their routes."""
+        return self.exporter != "none" or bool(self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +229,9 @@ class Flags:
     summary_json: str = ""
     user: str = ""
     log_level: LogLevel | None = None
+    tools: tuple[str, ...] = ()
+    tool_options: Mapping[str, object] = field(default_factory=dict)
+    live: Live | None = None
     command: tuple[str, ...] | None = None
     """What stands after ``--``; empty where nothing does."""
 
@@ -238,6 +262,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sdk=flags.sdk,
         launches=flags.command is not None,
     )
+    followed = _followed(flags, environment, exporter)
     limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     if limit is None:
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
@@ -245,6 +270,10 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         selection=selection,
         otlp=otlp_from(environment, "TRACES", flags.endpoint, flags.protocol),
         metrics=metrics,
+        logs=logs_from(environment, exporter, flags.endpoint, flags.protocol) if flags.tools else LogsConfig(),
+        tools=flags.tools,
+        tool_options=flags.tool_options,
+        live=flags.live,
         exporter=exporter,
         batch=_batch(environment),
         wait=flags.wait,
@@ -254,7 +283,9 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent and exporter != "none",
-        tracecontext=_follows_headers(flags, environment, exporter),
+        tracecontext="tracecontext" in followed,
+        b3="b3" in followed,
+        b3multi="b3multi" in followed,
         propagation=flags.propagation,
         library_flags=flags.library_flags,
         lineage=flags.lineage,
@@ -276,8 +307,10 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     )
 
 
-def _follows_headers(flags: Flags, environment: Environment, exporter: Exporter) -> bool:
-    return flags.propagation != "none" and "tracecontext" in environment.propagators() and exporter != "none"
+def _followed(flags: Flags, environment: Environment, exporter: Exporter) -> tuple[str, ...]:
+    """Return the propagators whose incoming headers are followed."""
+    names = environment.propagators()
+    return names if flags.propagation != "none" and exporter != "none" else ()
 
 
 def environment_log_level(variables: Mapping[str, str] | None = None) -> LogLevel:

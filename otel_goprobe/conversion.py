@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.kernel import Program
-    from otel_goprobe.model import AttributeValue, Links, SpanColumns
+    from otel_goprobe.model import AttributeValue, Event, Links, SpanColumns
     from otel_goprobe.probes.base import Library
     from otel_goprobe.telemetry import Telemetry
 
@@ -51,6 +51,8 @@ class Converter:
         self._program = program
         self._type_name = type_name
         self._observers: list[tuple[Callable[[SpanColumns, Resources], None], float]] = []
+        self.events_of: Callable[[npt.NDArray[np.uint8]], dict[int, list[Event]]] = lambda _: {}
+        """Given ids of spans, shape (n, 8), that observers have just seen: row -> events of that span. A tool's."""
         self._excluded_routes = config.exclude_routes
         self._telemetry = telemetry
         self._encoder = export.Encoder(
@@ -129,6 +131,9 @@ class Converter:
             records, occurrences, codes = records[kept], take_occurrences(occurrences, kept), codes[kept]
         if len(codes):
             self._observe(struct, records, resources)
+            for number, events in self.events_of(occurrences.span_id).items():
+                shapes.append(export.with_events(shapes[codes[number]], events))
+                codes[number] = len(shapes) - 1
         scope = f"otel-goprobe/{struct.library.import_path}"
         return self._encoder.requests(scope, occurrences, shapes, codes, resources)
 

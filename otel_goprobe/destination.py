@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip", "deflate"]
 MetricsExporter = Literal["otlp", "prometheus", "console", "none"]
+LogsExporter = Literal["otlp", "console", "none"]
 ExemplarFilter = Literal["trace_based", "always_on", "always_off"]
-Telemetry = Literal["TRACES", "METRICS"]
+Telemetry = Literal["TRACES", "METRICS", "LOGS"]
 """As the names of variables have it."""
 
 DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
@@ -24,7 +25,7 @@ DEFAULT_ENDPOINTS: Final[Mapping[Protocol, str]] = {
 }
 """OTLP exporter specification, "Endpoint URLs for OTLP/HTTP" and the table above it."""
 
-_PATHS: Final[Mapping[Telemetry, str]] = {"TRACES": "/v1/traces", "METRICS": "/v1/metrics"}
+_PATHS: Final[Mapping[Telemetry, str]] = {"TRACES": "/v1/traces", "METRICS": "/v1/metrics", "LOGS": "/v1/logs"}
 
 
 def _append(source: str) -> AppendPath:
@@ -88,7 +89,7 @@ def otlp_from(
     source, text = (
         ("--endpoint", endpoint_flag) if endpoint_flag is not None else environment.otlp("ENDPOINT", telemetry)
     )
-    if source == "--endpoint" and telemetry == "METRICS":
+    if source == "--endpoint" and telemetry != "TRACES":
         text = text.removesuffix(_PATHS["TRACES"])
     configured = bool(text) or endpoint_flag is not None
     if not configured:
@@ -123,6 +124,49 @@ def otlp_from(
         client_key=client_key,
         configured=configured,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A tool's table on the terminal, and when it ends."""
+
+    tool: str
+    seconds: float | None = None
+    """None: until SIGINT or SIGTERM."""
+    json_rows: bool = False
+    """One JSON object a row and line, at the end."""
+    sort: str = ""
+    """Key of a column; empty: the tool's own choice."""
+    limit: int = 40
+    """Rows that are shown; JSON has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogsConfig:
+    """Where log records of tools go."""
+
+    exporter: LogsExporter = "none"
+    otlp: OtlpConfig | None = None
+    """Set where `exporter` is ``otlp``."""
+
+
+def logs_from(
+    environment: Environment, by_default: LogsExporter, endpoint_flag: str | None, protocol_flag: Protocol | None
+) -> LogsConfig:
+    """Read what concerns log records.
+
+    Args:
+        environment: the variables.
+        by_default: without OTEL_LOGS_EXPORTER: where spans go.
+        endpoint_flag: see `otlp_from`.
+        protocol_flag: see `otlp_from`.
+
+    Raises:
+        UsageError: telemetry would go astray.
+    """
+    exporter = cast("LogsExporter", environment.choice("OTEL_LOGS_EXPORTER", get_args(LogsExporter), by_default))
+    otlp = otlp_from(environment, "LOGS", endpoint_flag, protocol_flag) if exporter == "otlp" else None
+    return LogsConfig(exporter, otlp)
 
 
 def metrics_from(

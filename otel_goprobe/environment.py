@@ -22,6 +22,8 @@ AppendPath = Literal["always", "never", "to no path"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name: RFC 9110, section 5.6.2."""
+_FOLLOWED: Final = ("tracecontext", "b3", "b3multi")
+"""Propagators whose incoming headers are followed."""
 _HEADER_TEXT: Final = re.compile(r"[\t -~]*")
 """What gRPC and HTTP both carry in a header's value: printable ASCII."""
 
@@ -150,16 +152,16 @@ class Environment:
         return tuple(text for text in names if text in choices)
 
     def propagators(self) -> tuple[str, ...]:
-        """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, or nothing.
+        """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, ``b3``, ``b3multi``.
 
         ``baggage`` needs nothing done: it passes through the program untouched.
         """
         text = self.text("OTEL_PROPAGATORS") or "tracecontext,baggage"
         names = dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip())
         for name in names:
-            if name not in {"tracecontext", "baggage", "none"}:
+            if name not in {*_FOLLOWED, "baggage", "none"}:
                 self.warnings.append(f"OTEL_PROPAGATORS: {name} is not supported: ignored")
-        return ("tracecontext",) if "tracecontext" in names and "none" not in names else ()
+        return () if "none" in names else tuple(name for name in names if name in _FOLLOWED)
 
     def boolean(self, name: str) -> bool:
         """True for ``true``; anything but ``true`` and ``false`` is warned about and False."""
@@ -216,3 +218,20 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is no size such as 4MiB")
     number, unit = match.groups()
     return int(number) << 10 * " KMG".index((unit or " ").upper())
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Read ``500ms``, ``30s``, ``10m``, ``1h``, or a number of seconds.
+
+    Raises:
+        ValueError: it is none of these, or 0.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no length of time such as 500ms, 30s or 10m")
+    return seconds

@@ -22,7 +22,7 @@ from otel_goprobe.errors import BinaryError, GoprobeError, NothingToInstrument, 
 from otel_goprobe.probes.plancache import cached_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -91,6 +91,7 @@ class Targets:
         self._program = program
         self._telemetry = telemetry
         self._cache_dir = config.cache_dir
+        self._tools = bool(config.tools)
         self._option_names = frozenset(name for name in probes.options() if config.has(name))
         self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
         self._traces = config.traces
@@ -105,6 +106,8 @@ class Targets:
         self._type_names: dict[tuple[FileKey, int], str] = {}
         self._resources: dict[int, Mapping[str, AttributeValue]] = {}
         self._target_dtype = program.dtype("target")
+        self.attached: Callable[[Instrumented], None] = lambda _: None
+        """Told of each target once it is attached, before the user is."""
         self.finished: list[dict[str, object]] = []
         """A line of the summary for each target that is gone."""
 
@@ -147,12 +150,13 @@ class Targets:
         except GoprobeError:
             os.close(file)
             raise
+        self.attached(one)
         log.info(_attached_line(one, (time.monotonic() - began) * 1e3))
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
         plan = self._for_this_run(self._plan(file))
-        if not plan.probes:
+        if not plan.probes and not self._tools:
             raise NothingToInstrument(f"pid {target.pid} can't be instrumented", _reasons(plan))
         slot = self._free.pop()
         try:
@@ -204,7 +208,11 @@ class Targets:
         """Leave out what only options ask for that this run doesn't have."""
         return replace(
             plan,
-            probes=tuple(probe for probe in plan.probes if not probe.option or probe.option in self._option_names),
+            probes=tuple(
+                probe
+                for probe in plan.probes
+                if (not probe.option or probe.option in self._option_names) and probe.unless not in self._option_names
+            ),
             skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self._option_names),
         )
 

@@ -11,6 +11,8 @@ from otel_goprobe.durations import Durations
 from otel_goprobe.service_graph import ServiceGraph
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_goprobe.config import Config
     from otel_goprobe.conversion import Converter
     from otel_goprobe.durations import Reader
@@ -33,6 +35,8 @@ class Meter:
     def __init__(self, program: Program, converter: Converter, config: Config) -> None:
         self.durations = Durations(program, converter, config)
         converter.show(lambda columns, _: self.durations.see(columns), EXEMPLARS_EVERY_S)
+        self.of_tools: Callable[[], list[Metric]] = list
+        """Gives what tools have counted."""
         self.graph = ServiceGraph() if config.service_graph else None
         if self.graph:
             converter.show(self.graph.see, 0.0)
@@ -55,7 +59,7 @@ class Meter:
                 self._pushed.append((reader, export.make_metrics_exporter(name, self._config)))
 
     def _of(self, reader: Reader) -> list[Metric]:
-        return reader.collect() + (self.graph.collect() if self.graph else [])
+        return reader.collect() + (self.graph.collect() if self.graph else []) + self.of_tools()
 
     def collect(self) -> None:
         """Hand what the kernel has added up to those exporters that don't ask for it."""

@@ -86,6 +86,8 @@ class ProbePlan:
     sites: tuple[Site, ...]
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,3 +365,27 @@ class SpanColumns:
 
     def __len__(self) -> int:
         return len(self.slot)
+
+
+# --- what tools see --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a target: an event of the span that was active, else a log record."""
+
+    slot: int
+    unix_ns: int
+    name: str
+    """Of the event, such as ``file.open``."""
+    body: str
+    """A sentence for people."""
+    attributes: Mapping[str, AttributeValue]
+    trace_id: bytes = b""
+    """16 bytes; empty where no span was active."""
+    span_id: bytes = b""
+    """8 bytes; empty where no span was active."""
+    sampled: bool = False
+    """Whether that span is to be exported, so that it can carry the event."""
+    warning: bool = False
+    """Always a log record, of severity WARN."""

@@ -10,9 +10,10 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from otel_goprobe import kernel, probes
+from otel_goprobe import kernel, probes, tools
 from otel_goprobe.errors import GoprobeError
 from otel_goprobe.kernel import bundle
+from otel_goprobe.tools import registry
 
 if TYPE_CHECKING:
     from otel_goprobe.model import Unit
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def all_units() -> tuple[Unit, ...]:
     """Return each unit that a command can load."""
     sources = kernel.bpf_folder()
-    return (probes.unit(sources), probes.wire_unit(sources))
+    of_tools = (registry.unit(tools.tool(stem), sources) for stem in tools.stems())
+    return (probes.unit(sources), probes.wire_unit(sources), *of_tools)
 
 
 def main() -> int:

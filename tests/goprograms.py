@@ -70,6 +70,7 @@ def go_binary(
     goarch: str = "",
     package: str = ".",
     require: Sequence[str] = (),
+    tags: str = "",
 ) -> Path:
     """Build tests/go/`name` and return the executable's path.
 
@@ -88,6 +89,7 @@ def go_binary(
         package: import path of the main package.
         require: what go.mod gets to require, as "PATH VERSION"; what these in turn require, Go finds out. The program
             may import tests/go/official then.
+        tags: for the build, comma-separated.
 
     Raises:
         RuntimeError: the build fails.
@@ -104,6 +106,7 @@ def go_binary(
     flags = [f"-gcflags={gcflags}", f"-buildmode={'pie' if pie else 'exe'}"]
     flags.append(f"-ldflags={'-s -w ' * strip}{'-linkmode=external' * cgo}")
     flags += ["-race"] * race
+    flags += [f"-tags={tags}"] * bool(tags)
     settings = {
         "CGO_ENABLED": str(int(cgo or race)),
         "GOTOOLCHAIN": "local",

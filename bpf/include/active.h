@@ -147,3 +147,63 @@ static __always_inline __attribute__((unused)) void server_span_route(struct pt_
 	if (span && span->request)
 		span->route = route;
 }
+
+/* Where a route isn't a string of the target that stays: `server_span.route.data` is ROUTE_COMPOSED then, and its text is
+ * here, by the goroutine of the span. */
+#define ROUTE_COMPOSED 1
+#define ROUTE_MAX_BYTES 152 /* of struct red_text */
+
+/* Zeros behind the text's end; twice the room, which the verifier wants to see for what is appended at the end. */
+struct route_text {
+	char bytes[2 * ROUTE_MAX_BYTES + 8];
+};
+
+BPF_TABLE("lru_hash", struct goroutine_key, struct route_text, route_texts, 16384);
+/* Never written to: a new one, for which the stack has no room. */
+BPF_ARRAY(route_blank, struct route_text, 1);
+
+/* A text for the route of a span, to be filled by route_append; NULL where there is no room. */
+static __always_inline __attribute__((unused)) struct route_text *route_compose(const struct server_span *span, u32 slot)
+{
+	struct goroutine_key key = {.goid = span->goid, .slot = slot};
+	u32 zero = 0;
+	struct route_text *blank = route_blank.lookup(&zero);
+
+	if (!blank || route_texts.update(&key, blank))
+		return 0;
+	return route_texts.lookup(&key);
+}
+
+/* Appends bytes of the target; returns the text's length from now on. What doesn't fit is cut off. */
+static __always_inline __attribute__((unused)) u64 route_append(struct route_text *text, u64 length, u64 data, u64 bytes)
+{
+	CLAMP(length, 152);
+	CLAMP(bytes, 152);
+	if (read_user_present(text->bytes + length, bytes, data))
+		return length;
+	return length + bytes;
+}
+
+static __always_inline __attribute__((unused)) void route_composed(struct server_span *span, u64 length)
+{
+	CLAMP(length, 152);
+	span->route.data = ROUTE_COMPOSED;
+	span->route.length = length;
+}
+
+/* Reads the text of a span's route into `text`, which is all zero; returns its length. */
+static __always_inline u32 route_read(const struct server_span *span, u32 slot, struct go_string route,
+				      struct red_text *text)
+{
+	struct goroutine_key key = {.goid = span->goid, .slot = slot};
+	struct route_text *composed;
+
+	if (route.data != ROUTE_COMPOSED)
+		return red_text_read(route, text);
+	composed = route_texts.lookup(&key);
+	if (!composed)
+		return 0;
+	__builtin_memcpy(text, composed->bytes, sizeof(*text));
+	route_texts.delete(&key);
+	return route.length;
+}

@@ -6,6 +6,7 @@
  *
  * A connection's identity is the client's own address and port (the server's half changes behind address translation) and
  * the sequence number that the client's kernel began with, random for each connection (RFC 6528), which both ends know.
+ * Over HTTP/2, which carries requests side by side, a request's number there is the last part of its identity.
  * So a port that is used again, or by two connections to different servers at once, never joins what doesn't belong
  * together. On loopback addresses the network namespace is part of it.
  *
@@ -25,6 +26,7 @@ struct connection_key {
 	u32 port;
 	u32 sequence;
 	u32 network; /* inode of the network namespace where the address is a loopback one, else 0 */
+	u32 stream;  /* HTTP/2's number of the request on its connection; 0: the connection's only one */
 };
 
 /* What is found out about a connection once. `key.port` 0: it can't be joined. */
@@ -52,7 +54,7 @@ struct connection_request {
 
 /* One on the host: agents find it by its name, which has as many characters as the kernel keeps, and its sizes
  * (otel_goprobe/kernel/shared_maps.py). A change of key or value takes another name. */
-BPF_TABLE("lru_hash", struct connection_key, struct connection_request, goprobe_conn_v1, 32768);
+BPF_TABLE("lru_hash", struct connection_key, struct connection_request, goprobe_conn_v2, 32768);
 
 #define compiler_barrier() asm volatile("" ::: "memory")
 
@@ -147,6 +149,7 @@ static __always_inline u32 connection_resolve(struct target *target, u64 interfa
 
 	key->port = 0;
 	key->network = 0;
+	key->stream = 0;
 	layout = socket_layout.lookup(&zero);
 	if (!layout || !layout->task_files)
 		return 0;
@@ -208,8 +211,8 @@ static __always_inline void connection_of_server(struct target *target, u32 slot
 static __always_inline u64 connection_adopt(struct connection_key *key, u64 now_ns, struct trace_context *context,
 					    u64 parent_span_id)
 {
-	struct connection_request *request = key->port ? goprobe_conn_v1.lookup(key) : 0;
-	u64 span_id, trace_id[2];
+	struct connection_request *request = key->port ? goprobe_conn_v2.lookup(key) : 0;
+	u64 span_id, trace_id[2], flags;
 
 	if (!request || !request->span_id)
 		return parent_span_id;
@@ -219,13 +222,19 @@ static __always_inline u64 connection_adopt(struct connection_key *key, u64 now_
 		return parent_span_id;
 	trace_id[0] = request->trace_id[0];
 	trace_id[1] = request->trace_id[1];
+	flags = request->flags;
+	if (key->stream)
+		goprobe_conn_v2.delete(key); /* there is one for each request */
 	if (parent_span_id && (trace_id[0] != context->trace_id[0] || trace_id[1] != context->trace_id[1]))
 		return parent_span_id;
 	context->trace_id[0] = trace_id[0];
 	context->trace_id[1] = trace_id[1];
-	context->flags = request->flags;
+	context->flags = flags;
 	return span_id;
 }
+
+/* What is read at once of a *http.persistConn: from `conn` on, `nwrite` in each Go from 1.19 to 1.27. */
+#define CONNECTION_BLOCK_WORDS 8
 
 /* The connection that a client is about to use; NULL where it can't be joined, counted once a connection.
  *
@@ -235,21 +244,54 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 							       u16 conn_offset, u16 nwrite_offset, u64 bias)
 {
 	struct goroutine_key own = {.goid = persist_conn, .slot = slot, .kind = kind};
+	u64 words[CONNECTION_BLOCK_WORDS] = {};
 	struct connection *connection;
-	u64 object;
+	u64 object, written;
+	u16 apart = nwrite_offset - conn_offset;
 
 	if (conn_offset == MISSING || nwrite_offset == MISSING)
 		return 0;
 	connection = connection_known(&own);
 	if (!connection)
 		return 0;
-	object = go_read_interface(persist_conn, conn_offset);
+	if (apart < sizeof(words) && apart % 8 == 0) {
+		read_user_present(words, sizeof(words), persist_conn + conn_offset);
+		object = words[1];
+		written = words[apart / 8 % CONNECTION_BLOCK_WORDS];
+	} else {
+		object = go_read_interface(persist_conn, conn_offset);
+		written = connection_word(persist_conn, nwrite_offset);
+	}
 	if (connection->generation != target->generation || connection->object != object ||
-	    !connection_word(persist_conn, nwrite_offset)) {
+	    !written) {
 		connection->generation = target->generation;
 		connection->object = object;
 		if (connection_resolve(target, persist_conn + conn_offset, bias, 0, connection))
 			count(slot, COUNTER_unjoinable_connections);
+	}
+	return connection->key.port ? connection : 0;
+}
+
+/* The connection of an HTTP/2 client or server, which carries many requests at once; NULL where nothing is known of it. Go
+ * uses memory again: what may be a new one, as a first stream tells, is looked at anew.
+ *
+ * own: what stands for the connection, and how it is kept. interface: where its net.Conn lies. */
+static __always_inline __attribute__((unused)) struct connection *connection_of_streams(struct target *target,
+											struct goroutine_key *own,
+											u64 interface, u64 bias, u32 is_server,
+											u32 stream)
+{
+	struct connection *connection = connection_known(own);
+	u64 object;
+
+	if (!connection)
+		return 0;
+	object = connection_word(interface, 8);
+	if (connection->generation != target->generation || connection->object != object || stream == 1) {
+		connection->generation = target->generation;
+		connection->object = object;
+		if (connection_resolve(target, interface, bias, is_server, connection))
+			count(own->slot, COUNTER_unjoinable_connections);
 	}
 	return connection->key.port ? connection : 0;
 }
@@ -263,7 +305,7 @@ static __always_inline void connection_publish(struct target *target, struct con
 
 	if (!(target->options & OPTION_local))
 		return;
-	request = goprobe_conn_v1.lookup(key);
+	request = goprobe_conn_v2.lookup(key);
 	if (!request) {
 		first.trace_id[0] = context->trace_id[0];
 		first.trace_id[1] = context->trace_id[1];
@@ -271,7 +313,7 @@ static __always_inline void connection_publish(struct target *target, struct con
 		first.sequence = key->sequence;
 		first.span_id = span_id;
 		first.published_ns = bpf_ktime_get_ns();
-		goprobe_conn_v1.update(key, &first);
+		goprobe_conn_v2.update(key, &first);
 		return;
 	}
 	request->span_id = 0;
@@ -288,8 +330,11 @@ static __always_inline void connection_publish(struct target *target, struct con
 /* A client's span is over; a copy of its connection's key, whose port is 0 where nothing was published. */
 static __always_inline void connection_retract(struct connection_key *key, u64 span_id)
 {
-	struct connection_request *request = key->port ? goprobe_conn_v1.lookup(key) : 0;
+	struct connection_request *request = key->port ? goprobe_conn_v2.lookup(key) : 0;
 
-	if (request && request->span_id == span_id)
-		request->span_id = 0;
+	if (!request || request->span_id != span_id)
+		return;
+	request->span_id = 0;
+	if (key->stream)
+		goprobe_conn_v2.delete(key);
 }

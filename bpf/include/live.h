@@ -27,6 +27,7 @@ struct live_span {
 	u64 parent_span_id; /* 0: a root */                                                                               \
 	u64 goid;                                                                                                         \
 	u64 request;		/* what its library knows the request by, of net/http the *Request; 0: it takes no route */     \
+	u64 request_target;	/* where the text of an http.Request's RequestURI is */                                         \
 	u64 mux_request;	/* what the innermost ServeMux saw: the request or a copy of it */                               \
 	u64 mux_goroutine;                                                                                                \
 	struct go_string route; /* the pattern that matched, in memory that outlives the request; length 0: none */       \

@@ -84,6 +84,17 @@ static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g, str
 		(record)->fixed.field##_bytes = bytes;                                                                    \
 	} while (0)
 
+/* The same by way of the stack, for a short text. */
+#define COPY_SHORT(record, field, string, max)                                                                            \
+	do {                                                                                                              \
+		u64 bytes = (string).length, words[sizeof((record)->field) / 8] = {};                                     \
+		CLAMP(bytes, max);                                                                                        \
+		if (read_user_present(words, bytes, (string).data))                                                       \
+			bytes = 0;                                                                                        \
+		__builtin_memcpy((record)->field, words, sizeof(words));                                                  \
+		(record)->fixed.field##_bytes = bytes;                                                                    \
+	} while (0)
+
 /* Copies a text that was read before, bytes behind its end included. */
 #define COPY_READ(record, field, text, length)                                                                            \
 	do {                                                                                                              \

@@ -136,7 +136,7 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, method, 8);
+		COPY_SHORT(record, method, method, 8);
 		COPY(record, url, url, 152);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
@@ -286,9 +286,8 @@ int http_client_panic(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0: a goroutine has
- * been started. Only with --lineage. Results: the new g = ARG1; the current one is the system stack's. */
-int http_client_goroutine(struct pt_regs *ctx)
+/* A goroutine, `started`, has been made by the one that its parentGoid names. Only with --lineage. */
+static __always_inline int http_client_lineage(struct pt_regs *ctx, u64 started)
 {
 	struct goroutine_key key = {.kind = KIND_http_server};
 	struct server_span *span;
@@ -300,7 +299,7 @@ int http_client_goroutine(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	starter = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
+	starter = connection_word(started, target->g_parent_goid);
 	span = parent_on_goroutine_id(target, starter, slot, &lineage.g);
 	if (!span)
 		span = parent_by_lineage(target, starter, slot, &lineage.g);
@@ -308,7 +307,21 @@ int http_client_goroutine(struct pt_regs *ctx)
 		return 0;
 	lineage.span_id = span->span_id;
 	key.slot = slot;
-	key.goid = go_read_word(GO_ARG1(ctx), target->g_goid);
+	key.goid = connection_word(started, target->g_goid);
 	lineages.update(&key, &lineage);
 	return 0;
+}
+
+/* In func newproc.func1() of package runtime, since Go 1.0, what a go statement runs on the system stack: its call of
+ * func runqput(pp *p, gp *g, next bool), which is emulated. The new g = ARG2; the current one is the system stack's. */
+int http_client_goroutine_queued(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG2(ctx));
+}
+
+/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0. Results: the new
+ * g = ARG1; the current one is the system stack's. */
+int http_client_goroutine(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG1(ctx));
 }

@@ -3,15 +3,15 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
-static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
+static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen,
+					     const u32 with_b3)
 {
 	struct goroutine_key key = http_server_key(ctx, slot);
 	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
 	struct go_string *headers;
-	struct trace_context context;
-	union http_server_scratch *scratch;
-	u64 parent_span_id, header_span_id = 0, wanted = 0, now = bpf_ktime_get_ns();
-	u32 sampled;
+	struct trace_context *context;
+	u64 parent_span_id, header_span_id, now = bpf_ktime_get_ns();
+	u32 sampled, denied = 0;
 
 	count(slot, COUNTER_started);
 	if (!request)
@@ -22,33 +22,29 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	}
 	if (request->start_ns)
 		count(slot, COUNTER_abandoned); /* its end was never seen */
-	scratch = (union http_server_scratch *)request->scratch;
 	headers = request->headers;
-	__builtin_memset(headers, 0, sizeof(request->headers));
-	http_server_read_request(target, seen, &scratch->block, request);
-	if (target->options & OPTION_tracecontext)
-		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
-	if (target->options & OPTION_user_agent)
-		wanted |= 1 << HEADER_USER_AGENT;
-	if (wanted && request->header)
-		go_headers(request->header, target->swiss_maps, wanted, &scratch->walk, headers);
-	if (headers[HEADER_TRACEPARENT].length) {
-		__builtin_memset(&scratch->text, 0, sizeof(scratch->text));
-		header_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch->text, &context);
+	context = &request->context;
+	http_server_read_request(target, seen, request);
+	header_span_id = http_server_read_headers(target, request);
+	if (with_b3 && !header_span_id && request->header) {
+		headers[HEADER_TRACESTATE].length = 0;
+		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);
 	}
-	parent_span_id = connection_adopt(&request->joined, now, &context, header_span_id);
-	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : &context);
-	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	parent_span_id = connection_adopt(&request->joined, now, context, header_span_id);
+	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : context);
+	sampled = sampling_decides(context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	if (with_b3 && denied && !parent_span_id && target->sampling_parents == SAMPLING_FOLLOWS_PARENTS)
+		sampled = 0;
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !(target->traits & TARGET_FINDS_PARENTS)) {
 		count(slot, COUNTER_sampled_out);
 		http_server_rest(target, &key, request, 0);
 		return 0;
 	}
-	request->context = context;
-	request->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
+	context->flags = (context->flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	request->parent_span_id = parent_span_id;
 	request->response = response;
 	request->request = seen;
+	request->request_target = request->line.data + (request->method_bytes ? request->method_bytes + 1 : 0);
 	request->mux_request = 0;
 	request->route.length = 0;
 	request->panic_type = 0;
@@ -63,9 +59,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	return 0;
 }
 
-/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
- * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
-int http_server_request_start(struct pt_regs *ctx)
+static __always_inline int http_server_request_serve(struct pt_regs *ctx, const u32 with_b3)
 {
 	struct target *target;
 	u32 slot;
@@ -74,16 +68,25 @@ int http_server_request_start(struct pt_regs *ctx)
 	if (!target)
 		return 0;
 	if (GO_ARG2(ctx) != target->http_server_response_itab + GO_PC(ctx) - target->http_server_start_address) {
-		/* Not *http.response: HTTP/2, whose writer has another layout. */
-		count(slot, COUNTER_http2_requests);
-		return 0;
+		return 0; /* not *http.response: HTTP/2, which http2_server.bpf.c sees */
 	}
-	return http_server_begin(ctx, target, slot, GO_ARG3(ctx), GO_ARG4(ctx));
+	return http_server_begin(ctx, target, slot, GO_ARG3(ctx), GO_ARG4(ctx), with_b3);
 }
 
-/* Where ServeHTTP was inlined (PGO): behind func (c *conn) readRequest(ctx context.Context) (w *response, err error), since
- * Go 1.0, in (*conn).serve, which calls the handler next; HTTP/1 alone comes here. Results: w = ARG1, nil with an error. */
-int http_server_request_read(struct pt_regs *ctx)
+/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
+ * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
+int http_server_request_start(struct pt_regs *ctx)
+{
+	return http_server_request_serve(ctx, 0);
+}
+
+/* The same where B3 headers are followed as well. */
+int http_server_request_start_b3(struct pt_regs *ctx)
+{
+	return http_server_request_serve(ctx, 1);
+}
+
+static __always_inline int http_server_request_was_read(struct pt_regs *ctx, const u32 with_b3)
 {
 	struct target *target;
 	u64 request;
@@ -93,7 +96,20 @@ int http_server_request_read(struct pt_regs *ctx)
 	if (!target || !GO_ARG1(ctx))
 		return 0;
 	request = go_read_word(GO_ARG1(ctx), target->response_req);
-	return request ? http_server_begin(ctx, target, slot, GO_ARG1(ctx), request) : 0;
+	return request ? http_server_begin(ctx, target, slot, GO_ARG1(ctx), request, with_b3) : 0;
+}
+
+/* Where ServeHTTP was inlined (PGO): behind func (c *conn) readRequest(ctx context.Context) (w *response, err error), since
+ * Go 1.0, in (*conn).serve, which calls the handler next; HTTP/1 alone comes here. Results: w = ARG1, nil with an error. */
+int http_server_request_read(struct pt_regs *ctx)
+{
+	return http_server_request_was_read(ctx, 0);
+}
+
+/* The same where B3 headers are followed as well. */
+int http_server_request_read_b3(struct pt_regs *ctx)
+{
+	return http_server_request_was_read(ctx, 1);
 }
 
 /* func gopanic(e any) of package runtime, since Go 1.0. Registers: ARG1 = type of the value, ARG2 = data. */
@@ -131,7 +147,7 @@ int http_server_mux_start(struct pt_regs *ctx)
 		return 0;
 	/* A copy made by WithContext, Clone or StripPrefix shares the string that the request line was read into; a request
 	 * that a handler made up for itself has none. */
-	if (seen != request->request && go_read_word(seen, target->request_uri) != go_read_word(request->request, target->request_uri))
+	if (seen != request->request && go_read_word(seen, target->request_uri) != request->request_target)
 		return 0;
 	request->mux_request = seen;
 	request->mux_goroutine = GO_G(ctx);
@@ -159,30 +175,9 @@ int http_server_mux_matched(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The route that a router or a mux has told, or that net/http has left in the request that the mux saw. */
-static __always_inline struct go_string http_server_route(struct target *target, struct server_span *request)
-{
-	struct go_string none = {};
-
-	if (request->route.length)
-		return request->route;
-	if (!request->mux_request)
-		return none;
-	/* A copy may be garbage by now: take it only while it still is one. */
-	if (request->mux_request != request->request &&
-	    go_read_word(request->mux_request, target->request_uri) != go_read_word(request->request, target->request_uri))
-		return none;
-	if (target->request_pattern != MISSING) {
-		read_user_present(&none, sizeof(none), request->mux_request + target->request_pattern);
-		return none;
-	}
-	/* Go 1.22 */
-	return go_read_string(go_read_word(request->mux_request, target->request_pat), target->pattern_str);
-}
-
 /* Brings the route's text to `request->route_text`; returns its length. A pattern that the executable has as a constant is read
  * once a connection, as long as its requests have no other. */
-static __always_inline u32 http_server_read_route(struct target *target, struct http_server_in_flight *request)
+static __always_inline u32 http_server_read_route(struct target *target, u32 slot, struct http_server_in_flight *request)
 {
 	struct go_string route = http_server_route(target, (struct server_span *)request);
 
@@ -191,8 +186,8 @@ static __always_inline u32 http_server_read_route(struct target *target, struct 
 	if (route.data == request->route_data && route.length == request->route_length)
 		return request->route_bytes;
 	__builtin_memset(&request->route_text, 0, sizeof(request->route_text));
-	request->route_bytes = red_text_read(route, &request->route_text);
-	request->route_data = route.data - request->bias < target->read_only_end ? route.data : 0;
+	request->route_bytes = route_read((struct server_span *)request, slot, route, &request->route_text);
+	request->route_data = route.data != ROUTE_COMPOSED && route.data - request->bias < target->read_only_end ? route.data : 0;
 	request->route_length = route.length;
 	request->route_id = 0;
 	return request->route_bytes;
@@ -233,7 +228,7 @@ static __always_inline void http_server_submit(u32 slot, struct http_server_in_f
 		}
 		record->fixed = *fixed;
 		COPY_READ(record, line, request->line_text, request->line.length);
-		COPY(record, host, request->host, 32);
+		COPY_SHORT(record, host, request->host, 32);
 		COPY_READ(record, peer, request->peer, request->peer_bytes);
 		COPY_READ(record, route, &request->route_text, fixed->route_bytes);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
@@ -287,7 +282,7 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.protocol_major = request->protocol_major;
 	fixed.protocol_minor = request->protocol_minor;
 	fixed.panic_type = request->panic_type;
-	fixed.route_bytes = http_server_read_route(target, request);
+	fixed.route_bytes = http_server_read_route(target, slot, request);
 	if (target->options & OPTION_red)
 		http_server_count(target, slot, request, &fixed, duration_ns);
 	if (kept)

@@ -15,6 +15,12 @@ enum http_server_end {
 
 #define HTTP_SERVER_GOEXIT 1 /* in red_key.error, which holds the type of a panic's value else */
 
+/* In place of the stack, which has 512 bytes: for a connection's first request, for B3's headers. */
+union http_server_scratch {
+	struct connection connection;
+	struct b3_walk b3;
+};
+
 /* What is known of a connection, which has a goroutine of its own, and of the request that it is busy with. Kept from one
  * request to the next, until the connection ends: it costs more to make than to fill. Addresses are of heap objects:
  * net/http holds request and response until the end, the others are read with a check. */
@@ -23,8 +29,6 @@ struct http_server_in_flight {
 	u64 response;
 	u64 method;	/* its bytes, where it is a known one; else 0 */
 	u64 panic_type; /* address in the file, without bias */
-	struct go_string method_text;
-	struct go_string uri;
 	struct go_string host;
 	u64 protocol_major;
 	u64 protocol_minor;
@@ -45,20 +49,10 @@ struct http_server_in_flight {
 	char peer[HTTP_SERVER_MAX_PEER];
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct connection_key joined; /* the connection as its client's side knows it */
-	u64 scratch[GO_BLOCK_BYTES / 8];  /* for the start, in place of the stack, which has 512 bytes */
+	union http_server_scratch scratch;
 };
 
 BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
-
-/* Uses of `scratch`, one after the other. */
-union http_server_scratch {
-	struct go_block block;
-	struct go_walk walk;
-	struct traceparent_text text;
-	struct connection connection;
-};
-
-_Static_assert(sizeof(union http_server_scratch) <= GO_BLOCK_BYTES, "scratch of http_server_in_flight");
 
 struct http_server_fixed {
 	struct span_header header;

@@ -21,32 +21,61 @@ static __always_inline u64 http_server_method(const char *line, u32 method_bytes
 	return method_bytes - 1 < 8 && HTTP_SERVER_KNOWN_METHOD(method) ? method : 0;
 }
 
-static __always_inline void http_server_read_request(struct target *target, u64 seen, struct go_block *block,
-						     struct http_server_in_flight *request)
+/* Fills what the element has of a net/http.Request. */
+static __always_inline void http_server_read_request(struct target *target, u64 seen, struct http_server_in_flight *request)
 {
+	union {
+		struct go_block block;
+		u64 line[HTTP_SERVER_LINE / 8];
+	} buffer;
+	struct go_block *block = go_read_block(&buffer.block, seen, target->request_block);
+	struct go_string method, line;
 	u16 start = target->request_block;
 	u64 bytes;
 
-	block = go_read_block(block, seen, start);
-	go_field(block, seen, start, target->request_method, &request->method_text.data, 2);
-	go_field(block, seen, start, target->request_uri, &request->uri.data, 2);
 	go_field(block, seen, start, target->request_host, &request->host.data, 2);
 	go_field(block, seen, start, target->request_proto_major, &request->protocol_major, 1);
 	go_field(block, seen, start, target->request_proto_minor, &request->protocol_minor, 1);
 	go_field(block, seen, start, target->request_header, &request->header, 1);
+	go_field(block, seen, start, target->request_method, &method.data, 2);
+	go_field(block, seen, start, target->request_uri, &line.data, 2);
 	/* Both are parts of the request line, which is one string (src/net/http/request.go, parseRequestLine). */
-	bytes = request->uri.data - request->method_text.data - 1;
-	request->method_bytes = bytes == request->method_text.length && bytes < 256 ? bytes : 0;
-	request->line = request->uri;
+	bytes = line.data - method.data - 1;
+	request->method_bytes = bytes == method.length && bytes < 256 ? bytes : 0;
 	if (request->method_bytes) {
-		request->line.data = request->method_text.data;
-		request->line.length += bytes + 1;
+		line.data = method.data;
+		line.length += bytes + 1;
 	}
-	bytes = request->line.length;
+	request->line = line;
+	bytes = line.length;
 	CLAMP(bytes, 72);
-	if (read_user_present(request->line_text, bytes, request->line.data))
+	if (read_user_present(buffer.line, bytes, line.data))
 		request->line.length = request->method_bytes = 0;
+	__builtin_memcpy(request->line_text, buffer.line, sizeof(request->line_text));
 	request->method = http_server_method(request->line_text, request->method_bytes);
+}
+
+/* Finds the headers that are asked for. Returns the span id of a valid traceparent, whose ids and flags are in
+ * `request->context` then, or 0. */
+static __always_inline u64 http_server_read_headers(struct target *target, struct http_server_in_flight *request)
+{
+	union {
+		struct go_walk walk;
+		struct traceparent_text text;
+	} buffer = {};
+	u64 wanted = 0;
+
+	__builtin_memset(request->headers, 0, sizeof(request->headers));
+	if (target->options & OPTION_tracecontext)
+		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
+	if (target->options & OPTION_user_agent)
+		wanted |= 1 << HEADER_USER_AGENT;
+	if (wanted && request->header)
+		go_headers(request->header, target->swiss_maps, wanted, &buffer.walk, request->headers);
+	if (!request->headers[HEADER_TRACEPARENT].length)
+		return 0;
+	__builtin_memset(&buffer.text, 0, sizeof(buffer.text));
+	return traceparent_read(request->headers[HEADER_TRACEPARENT], &buffer.text, &request->context);
 }
 
 /* Adds what this goroutine's requests are kept in, with all that is the same for each of them; NULL where there is no room. */
@@ -73,7 +102,9 @@ static __always_inline struct http_server_in_flight *http_server_connect(struct 
 	request->connection = go_read_word(response, target->response_conn);
 	request->tls = go_read_word(request->connection, target->conn_tls_state) != 0;
 	connection_of_server(target, key->slot, request->connection, request->bias,
-			     &((union http_server_scratch *)request->scratch)->connection, &request->joined);
+			     &request->scratch.connection, &request->joined);
+	if (request->joined.port)
+		wire_serve(target, key->slot, &request->scratch.connection.tuple);
 	peer = go_read_string(request->connection, target->conn_remote_addr);
 	bytes = peer.length;
 	CLAMP(bytes, 48);

@@ -11,24 +11,30 @@ from otel_goprobe.export.encode import Encoded, Encoder
 from otel_goprobe.export.reachability import ProbeResult, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
     from otel_goprobe.config import Config, MetricsConfig
-    from otel_goprobe.model import Metric
+    from otel_goprobe.model import AttributeValue, Event, Metric
     from otel_goprobe.telemetry import Telemetry
 
 __all__ = [
     "Encoded",
     "Encoder",
+    "LogsExporter",
     "MetricsExporter",
     "NullExporter",
     "ProbeResult",
     "PrometheusServer",
     "SpanExporter",
+    "encode_logs",
     "make_exporter",
+    "make_logs_exporter",
     "make_metrics_exporter",
     "probe",
     "serve_prometheus",
+    "with_events",
 ]
 
 
@@ -81,6 +87,16 @@ class MetricsExporter(Protocol):
         """Deliver what is left, within `timeout_s`."""
 
 
+class LogsExporter(Protocol):
+    """Takes encoded log records."""
+
+    def submit(self, request: ExportLogsServiceRequest) -> None:
+        """Take them without waiting."""
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver what is left, within `timeout_s`."""
+
+
 class PrometheusServer(Protocol):
     """Answers scrapes."""
 
@@ -97,6 +113,35 @@ def make_metrics_exporter(name: str, config: MetricsConfig) -> MetricsExporter:
     from otel_goprobe.export.metrics import ConsoleMetrics, OtlpMetrics  # noqa: PLC0415 - imports protobuf
 
     return OtlpMetrics(config.otlp, config.timeout_s) if name == "otlp" and config.otlp else ConsoleMetrics()
+
+
+def make_logs_exporter(config: Config) -> LogsExporter | None:
+    """Make the exporter of log records that `config` asks for; None for none.
+
+    Raises:
+        UsageError: endpoint, headers, certificate or key can't be used.
+    """
+    if config.logs.exporter == "none":
+        return None
+    from otel_goprobe.export.logs import ConsoleLogs, OtlpLogs  # noqa: PLC0415 - imports protobuf
+
+    return OtlpLogs(config.logs.otlp, config.batch) if config.logs.otlp else ConsoleLogs()
+
+
+def encode_logs(
+    events: Sequence[Event], resources: Mapping[int, Mapping[str, AttributeValue]], scope: str
+) -> ExportLogsServiceRequest:
+    """See `logs.encode_logs`."""
+    from otel_goprobe.export import logs  # noqa: PLC0415 - imports protobuf
+
+    return logs.encode_logs(events, resources, scope)
+
+
+def with_events(shape: bytes, events: Sequence[Event]) -> bytes:
+    """See `logs.with_events`."""
+    from otel_goprobe.export import logs  # noqa: PLC0415 - imports protobuf
+
+    return logs.with_events(shape, events)
 
 
 def serve_prometheus(config: MetricsConfig, collect: Callable[[], list[Metric]]) -> PrometheusServer:

@@ -43,7 +43,7 @@ def encode(metrics: Sequence[Metric], now_unix_ns: int) -> ExportMetricsServiceR
             of = id(point.resource)
             if of not in resources:
                 resources[of] = request.resource_metrics.add(schema_url=SCHEMA_URL)
-                resources[of].resource.attributes.extend(_pairs(point.resource))
+                resources[of].resource.attributes.extend(pairs(point.resource))
             if (of, metric.scope) not in scopes:
                 scope = InstrumentationScope(name=metric.scope, version=__version__)
                 scopes[of, metric.scope] = resources[of].scope_metrics.add(scope=scope, schema_url=SCHEMA_URL)
@@ -58,7 +58,7 @@ def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | Su
     if isinstance(point, HistogramPoint) and point.scale is not None:
         written.exponential_histogram.aggregation_temporality = _DELTA if metric.delta else _CUMULATIVE
         written.exponential_histogram.data_points.add(
-            attributes=_pairs(point.attributes),
+            attributes=pairs(point.attributes),
             start_time_unix_nano=point.start_unix_ns,
             time_unix_nano=now_unix_ns,
             count=sum(point.counts),
@@ -70,7 +70,7 @@ def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | Su
     elif isinstance(point, HistogramPoint):
         written.histogram.aggregation_temporality = _DELTA if metric.delta else _CUMULATIVE
         written.histogram.data_points.add(
-            attributes=_pairs(point.attributes),
+            attributes=pairs(point.attributes),
             start_time_unix_nano=point.start_unix_ns,
             time_unix_nano=now_unix_ns,
             count=sum(point.counts),
@@ -83,7 +83,7 @@ def _add(written: metrics_pb2.Metric, metric: Metric, point: HistogramPoint | Su
         written.sum.aggregation_temporality = _CUMULATIVE
         written.sum.is_monotonic = metric.monotonic
         written.sum.data_points.add(
-            attributes=_pairs(point.attributes),
+            attributes=pairs(point.attributes),
             start_time_unix_nano=point.start_unix_ns,
             time_unix_nano=now_unix_ns,
             as_int=point.value,
@@ -102,20 +102,22 @@ def _exemplars(point: HistogramPoint) -> list[metrics_pb2.Exemplar]:
     ]
 
 
-def _pairs(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+def pairs(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
+    """Return attributes as OTLP has them."""
+    return [KeyValue(key=key, value=value(each)) for key, each in attributes.items()]
 
 
-def _value(value: AttributeValue) -> AnyValue:
-    if isinstance(value, str):
-        return AnyValue(string_value=value.encode("utf-8", "replace").decode())
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    return AnyValue(array_value=ArrayValue(values=[_value(element) for element in value]))
+def value(of: AttributeValue) -> AnyValue:
+    """Return a value as OTLP has it."""
+    if isinstance(of, str):
+        return AnyValue(string_value=of.encode("utf-8", "replace").decode())
+    if isinstance(of, bool):
+        return AnyValue(bool_value=of)
+    if isinstance(of, int):
+        return AnyValue(int_value=of)
+    if isinstance(of, float):
+        return AnyValue(double_value=of)
+    return AnyValue(array_value=ArrayValue(values=[value(element) for element in of]))
 
 
 class ConsoleMetrics:

@@ -41,7 +41,8 @@ class Telemetry:
 
 TRACES = Telemetry("spans", "/opentelemetry.proto.collector.trace.v1.TraceService/Export")
 METRICS = Telemetry("metrics", "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
-"""Full names of the methods: opentelemetry-proto v1, collector/{trace,metrics}/v1/*_service.proto."""
+LOGS = Telemetry("log records", "/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+"""Full names of the methods: opentelemetry-proto v1, collector/{trace,metrics,logs}/v1/*_service.proto."""
 
 _NO_TIME = Answer(Fault.TIMEOUT, "no time left")
 

@@ -24,6 +24,7 @@ Whatever is wrong with a file, only `otel_goprobe.errors.BinaryError` and its su
 
 from otel_goprobe.gobinary.abi import Location
 from otel_goprobe.gobinary.binary import FieldOffset, GoBinary, open_binary
+from otel_goprobe.gobinary.frames import Frame
 from otel_goprobe.gobinary.identity import Identity, identify
 from otel_goprobe.gobinary.lines import SourceLine
 from otel_goprobe.gobinary.pclntab import Function
@@ -35,6 +36,7 @@ __all__ = [
     "ALL_ARGUMENTS",
     "Field",
     "FieldOffset",
+    "Frame",
     "Function",
     "GoBinary",
     "Identity",

@@ -195,12 +195,13 @@ class FunctionTable:
                 continue
             mark = _fingerprints(wanted, np.zeros(1, np.int64), np.array([len(wanted)]))[0]
             for offset in starts[(lengths == len(wanted)) & (prints == mark)].tolist():
-                if self._name_at(offset) == name:
+                if self.name_at(offset) == name:
                     found[offset] = name
                     break
         return found
 
-    def _name_at(self, offset: int) -> str:
+    def name_at(self, offset: int) -> str:
+        """The name at an offset in the name table."""
         start, end = self._names_span
         place = start + offset
         stop = self._elf.data.find(b"\0", place, min(place + _CHUNK_BYTES, end))
@@ -210,7 +211,7 @@ class FunctionTable:
 
     def name_of(self, row: int) -> str:
         """The name of the function in a row of the table."""
-        return self._name_at(int(self._columns.name[row]))
+        return self.name_at(int(self._columns.name[row]))
 
     # --- lookups -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class FunctionTable:
 
     def all_names(self) -> list[str]:
         """Every name that a function has, in the table's order."""
-        return [self._name_at(int(offset)) for offset in np.unique(self._columns.name)]
+        return [self.name_at(int(offset)) for offset in np.unique(self._columns.name)]
 
     def first_frame_change(self, function: Function) -> int | None:
         """Bytes from its start to the end of the first instruction that moves the stack pointer; None if none does."""
@@ -285,6 +286,11 @@ class FunctionTable:
         trees = self._columns.inline_tree[rows].astype(np.int64)
         order = np.argsort(trees, kind="stable")
         return trees[order], rows[order]
+
+    def inline_tree(self, row: int) -> int | None:
+        """Where a row's function has its tree in the funcdata; None if it has none."""
+        tree = int(self._columns.inline_tree[row])
+        return None if tree == _NONE else tree
 
     def inline_indexes(self, row: int) -> list[tuple[int, int]]:
         """The pc-value table that says which entry of its tree each instruction of a function comes from."""

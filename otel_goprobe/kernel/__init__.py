@@ -10,6 +10,7 @@ from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
 from otel_goprobe.kernel.sockhash import Sockets
+from otel_goprobe.kernel.tasks import thread_pointer_offset
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -28,5 +29,6 @@ __all__ = [
     "load",
     "probe_features",
     "require_writing",
+    "thread_pointer_offset",
     "writing_refused",
 ]

@@ -55,12 +55,19 @@ _ADDRESSES_OFFSET, _PORTS_OFFSET, _FAMILY_OFFSET = 0, 12, 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Btf:
+class Btf:
+    """Type information of the running kernel: structs by name, their members by name."""
+
     types: bytes
     strings: bytes
 
     @classmethod
-    def read(cls) -> _Btf:
+    def read(cls) -> Btf:
+        """Read it.
+
+        Raises:
+            UnsupportedByKernelError: there is none.
+        """
         try:
             content = BTF.read_bytes()
         except OSError as error:
@@ -126,7 +133,7 @@ def socket_layout() -> dict[str, int]:
     Raises:
         UnsupportedByKernelError: it has no BTF, or a member isn't where this agent knows how to find it.
     """
-    btf = _Btf.read()
+    btf = Btf.read()
     structs = {name: btf.struct(name) for name in {name for name, _ in _MEMBERS.values()} | {"net", "ns_common"}}
 
     def offset(name: str, member: str) -> int:

@@ -185,8 +185,13 @@ def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[n
 def _versions(fixed: npt.NDArray[np.void]) -> Strings:
     pairs = fixed["protocol_major"].astype(np.int64) << 8 | fixed["protocol_minor"]
     distinct, inverse = np.unique(pairs, return_inverse=True)
-    names = [f"{pair >> 8}.{pair & 255}" for pair in distinct.tolist()]
+    names = [version_of(pair >> 8, pair & 255) for pair in distinct.tolist()]
     return Strings(inverse.astype(np.int32), tuple(names))
+
+
+def version_of(major: int, minor: int) -> str:
+    """Return network.protocol.version: ``1.1``, ``2``."""
+    return f"{major}.{minor}" if major == 1 else str(major)
 
 
 def _error_types(
@@ -214,7 +219,7 @@ def _series_attributes(
     for key in keys:
         status, error, version = int(key["status"]), int(key["error"]), int(key["traits"][1])
         attributes: dict[str, AttributeValue] = _method_and_scheme(key["word"], key["traits"][0])
-        attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = f"{version >> 4}.{version & 15}"
+        attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = version_of(version >> 4, version & 15)
         if status:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
         if error == GOEXIT:
@@ -300,6 +305,17 @@ LIBRARY = Library(
             ),
             lost="all requests",
             address="http_server_start_address",
+            unless="follows_b3",
+        ),
+        Hook(
+            Role.START,
+            (
+                Way("http_server_request_start_b3", AtStart(_SERVER, arguments=(2, 3, 4))),
+                Way("http_server_request_read_b3", AfterCalls(_SERVE, "net/http.(*conn).readRequest", results=(1,))),
+            ),
+            lost="all requests",
+            address="http_server_start_address",
+            option="follows_b3",
         ),
     ),
     facts=(
@@ -356,7 +372,7 @@ LIBRARY = Library(
             " || ".join(f"(word) == {int.from_bytes(method.encode(), 'little'):#x}ULL" for method in sorted(METHODS)),
         ),
     ),
-    options=("tracecontext", "user_agent", "url_query"),
-    counters=("http2_requests", "tracestate_dropped"),
-    headers=("http_server.h", "http_server_kept.h"),
+    options=("tracecontext", "b3", "b3multi", "follows_b3", "user_agent", "url_query"),
+    counters=("tracestate_dropped",),
+    headers=("http_server.h", "http_server_kept.h", "http_server_route.h"),
 )

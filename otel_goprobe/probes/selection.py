@@ -22,6 +22,7 @@ from otel_goprobe.probes.base import (
     ReadOnly,
     Role,
     StructPresent,
+    Type,
     Variable,
     Way,
 )
@@ -139,12 +140,34 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(
-            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option)
+            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
             for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
             if hook.way
         ),
         values=values,
         skipped=tuple(skip for one in outcomes for skip in _skipped(one)),
+    )
+
+
+def select_hooks(binary: GoBinary, label: str, hooks: Iterable[Hook], facts: Iterable[Fact]) -> Plan:
+    """Decide where a tool's hooks go; one that can't be placed is left out, a fact that isn't there is missing.
+
+    Args:
+        binary: the executable.
+        label: what the tool is called.
+        hooks: attached ends before starts.
+        facts: `Plan.values` has them all.
+    """
+    reason = _untraceable(binary)
+    placed = [_place(binary, hook) for hook in sorted(hooks, key=lambda hook: hook.role) if hook.wanted(binary)]
+    learnt = [_learn(binary, fact) for fact in facts]
+    found = [] if reason else [one for one in placed if one.way]
+    values = {one.fact.member: one.value for one in learnt}
+    values |= {one.hook.address: one.sites[0].address for one in found if one.hook.address}
+    return Plan(
+        probes=tuple(ProbePlan(one.way.program, label, one.sites) for one in found if one.way),
+        values=values,
+        skipped=tuple(Skipped(f"{label}: {one.hook.lost}", reason or one.reason) for one in placed if one not in found),
     )
 
 
@@ -157,7 +180,7 @@ def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
         if hook.way is None:
             yield Skipped(f"{path}: {hook.hook.lost}", hook.reason, hook.hook.option)
     for fact in outcome.facts:
-        if fact.reason and isinstance(fact.fact, (Field, Variable)) and fact.fact.lost:
+        if fact.reason and isinstance(fact.fact, (Field, Type, Variable)) and fact.fact.lost:
             yield Skipped(f"{path}: {fact.fact.lost}", fact.reason)
 
 
@@ -192,13 +215,16 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
     if isinstance(fact, StructPresent):
         return int(binary.struct(fact.struct) is not None), "types"
     if isinstance(fact, Field):
-        offset = binary.field(fact.struct, fact.field)
+        structs = (fact.struct, *fact.instead)
+        offset = next(filter(None, (binary.field(struct, fact.field) for struct in structs)), None)
         return None if offset is None else (offset.offset, offset.source)
     if isinstance(fact, Block):
         return _block(binary, fact)
     if isinstance(fact, ReadOnly):
         return binary.read_only_end, "segments"
-    if isinstance(fact, Itab):
+    if isinstance(fact, Type):
+        address, source = binary.type_address(fact.name), "types"
+    elif isinstance(fact, Itab):
         address, source = binary.itab(fact.concrete, fact.interface), "itabs"
     else:
         address, source = binary.variable(fact.name), "code" if binary.stripped else "symbols"

@@ -46,8 +46,10 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: str
     go: str
-    require: tuple[str, ...]
-    """"PATH VERSION" of each module that the program imports; the SDK's and the instrumentation's among them."""
+    require: tuple[str, ...] = ()
+    """"PATH VERSION" of each module that the program imports, beside those of tests/go/official/shared.toml."""
+    tags: str = ""
+    """Build tags."""
     official: str = ""
     """Where it isn't the library's: what the spans are compared with."""
 
@@ -60,13 +62,22 @@ class Library(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The instrumentation that it is compared with."""
     versions: tuple[Version, ...]
     differences: dict[str, str] = {}
-    """What differs, as `Comparison` says it, and why; those of tests/go/official/differences.toml come to it."""
+    """What differs, as `Comparison` says it, and why; those of tests/go/official/shared.toml come to it."""
     matched_by: str = "path"
     """What tells which spans are of the same call: ``path`` or, of calls one after another, their ``order``."""
     renamed: dict[str, str] = {}
     """Attributes that an old instrumentation calls by another name, beside those of HTTP."""
     arguments: tuple[str, ...] = ()
     """Of ``otel-goprobe run``."""
+
+
+class _Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sdk: dict[str, tuple[str, ...]]
+    differences: dict[str, str]
+
+
+def _shared() -> _Shared:
+    return msgspec.toml.decode((OFFICIAL / "shared.toml").read_bytes(), type=_Shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,8 @@ class Row:
     def executable(self) -> Path:
         """Return the path, building it first where it isn't in the cache."""
         version = self.version
-        return go_binary(self.name, go=version.go, strip="-s" in self.built, require=version.require)
+        require = (*_shared().sdk.get(version.go, ()), *version.require)
+        return go_binary(self.name, go=version.go, strip="-s" in self.built, require=require, tags=version.tags)
 
 
 def declared() -> dict[str, Library]:
@@ -100,8 +112,7 @@ def rows(name: str, library: Library) -> list[Row]:
 
 def explained(library: Library) -> dict[str, str]:
     """Return why something differs, by what differs."""
-    shared = msgspec.toml.decode((OFFICIAL / "differences.toml").read_bytes(), type=dict[str, dict[str, str]])
-    return shared["differences"] | library.differences
+    return _shared().differences | library.differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +172,12 @@ def officials(file: Path, renamed: Mapping[str, str]) -> list[Call]:
 
 
 def _today(attributes: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    """Give attributes today's names."""
+    """Give attributes today's names, and leave out empty texts, which say nothing."""
     names = OLD_HTTP | dict(renamed)
     found = {names.get(key, key): value for key, value in attributes.items()} | {
         key: value for key, value in attributes.items() if key not in names
     }
+    found = {key: value for key, value in found.items() if value != ""}
     if "http.target" in found:
         path, _, query = found.pop("http.target").partition("?")
         found.setdefault("url.path", path)

@@ -54,8 +54,11 @@ func check(err error) {
 	}
 }
 
-// Client is net/http's, with its official instrumentation.
-var Client = http.Client{Transport: otelhttp.NewTransport(http.DefaultTransport)}
+// Client is net/http's, with its official instrumentation; it follows no redirects.
+var Client = http.Client{
+	Transport:     otelhttp.NewTransport(http.DefaultTransport),
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
 
 // Get asks for "METHOD PATH" and leaves an answer aside, as well as an error.
 func Get(ctx context.Context, address, method, path string) {

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * Routes of gin. Declared in otel_goprobe/probes/gin.py.
+ */
+
+/* func (c *Context) Next() of package gin, where func (engine *Engine) handleHTTPRequest(c *Context) calls it, since gin
+ * 1.5.0 with the route's full path in the context. It is a string of the tree of routes, which stays. Registers: c = ARG1. */
+int gin_matched(struct pt_regs *ctx)
+{
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (target)
+		server_span_route(ctx, target, slot, go_read_string(GO_ARG1(ctx), target->gin_full_path));
+	return 0;
+}
+
+/* Behind func (n *node) getValue(…) nodeValue of package gin in handleHTTPRequest, since 1.5.0, where Next is inlined.
+ * Results, those of the struct: handlers = ARG1 and following, nil without a route; its path the last two, in front of which
+ * are the parameters, since 1.7.0 by an address, and a bool. */
+int gin_looked_up(struct pt_regs *ctx)
+{
+	struct target *target;
+	struct go_string route;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	route.data = target->gin_params == MISSING ? GO_ARG8(ctx) : GO_ARG6(ctx);
+	route.length = target->gin_params == MISSING ? GO_ARG9(ctx) : GO_ARG7(ctx);
+	if (!GO_ARG1(ctx))
+		route.length = 0;
+	server_span_route(ctx, target, slot, route);
+	return 0;
+}
+
+/* func serveError(c *Context, code int, defaultMessage []byte) of package gin, where handleHTTPRequest calls it: no route, or
+ * one of another method, which it has looked up. */
+int gin_unmatched(struct pt_regs *ctx)
+{
+	struct go_string none = {};
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (target)
+		server_span_route(ctx, target, slot, none);
+	return 0;
+}

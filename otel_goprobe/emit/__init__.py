@@ -1,0 +1,1 @@
+"""What was seen -> the formats of other programs."""

@@ -1,0 +1,13 @@
+"""Program counters of a process -> functions, files and lines, inlined calls too; pure, from files and a list of maps.
+
+    Stacks(mappings("/proc/PID/maps", text), {"/srv/shop": "/proc/1234/exe"}).frames(pcs)
+
+Go code is resolved by the function table, which stripped programs have; C code by symbols, which they may not have.
+"""
+
+from otel_goprobe.gobinary import Frame
+from otel_goprobe.stacks.application import application_frame, package_of
+from otel_goprobe.stacks.resolver import Stacks
+from otel_goprobe.stacks.symbols import Symbols
+
+__all__ = ["Frame", "Stacks", "Symbols", "application_frame", "package_of"]

@@ -1,0 +1,300 @@
+"""The tools of one run: records of theirs -> events of spans, log records, metrics, a live table; the agent calls it.
+
+An event of an active, sampled span waits for that span's record, which comes when the span ends: then it becomes an
+event of the span and learns its route. The tools' rings are read behind each batch of spans and before its conversion:
+so what happened in a span is there when it is converted. What has no such span becomes a log record, with the trace
+context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otel_goprobe import export, gobinary, kernel, tools
+from otel_goprobe.errors import GoprobeError, KernelError, UnsupportedByKernelError
+from otel_goprobe.model import Strings
+from otel_goprobe.stacks import Stacks, application_frame
+from otel_goprobe.tools import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from otel_goprobe.config import Config
+    from otel_goprobe.conversion import Converter
+    from otel_goprobe.gobinary import Frame
+    from otel_goprobe.instrumented import Instrumented
+    from otel_goprobe.model import AttributeValue, Event, Metric, Plan, SpanColumns, Target
+    from otel_goprobe.tools.base import Instrument, Row, Tool
+
+    Resources = Mapping[int, Mapping[str, AttributeValue]]
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 65536
+"""Events that wait for their spans; beyond it the one that waits longest becomes a log record."""
+_SPAN_ATTRIBUTES = ("http.route", "http.request.method", "url.path")
+"""What rows are told of an event's span."""
+
+
+class Tools:
+    """The tools that a run names, loaded; none costs nothing.
+
+    Args:
+        config: which, and where telemetry goes.
+        core: the loaded core unit, whose maps are shared.
+        converter: for the clock; it shows the spans that it converts, and asks for their events.
+    """
+
+    def __init__(self, config: Config, core: kernel.Program, converter: Converter) -> None:
+        self._stack = contextlib.ExitStack()
+        self._clock = converter.clock
+        self._targets: dict[int, Target] = {}
+        self._stacks: dict[int, Stacks] = {}
+        self._waiting: OrderedDict[tuple[int, bytes], list[tuple[_Running, Event]]] = OrderedDict()
+        self._waits = 0
+        self._matched: dict[bytes, list[Event]] = {}
+        self._resources: Resources = {}
+        self._running: list[_Running] = []
+        self._logs = export.make_logs_exporter(config) if config.tools else None
+        try:
+            for stem in config.tools:
+                self._running.append(self._load(tools.tool(stem), core, config))
+        except BaseException:
+            self._stack.close()
+            raise
+        if self._running:
+            converter.show(self._see, 0.0)
+            converter.events_of = self._events_of
+
+    def _load(self, tool: Tool, core: kernel.Program, config: Config) -> _Running:
+        unit = registry.unit(tool, kernel.bpf_folder())
+        program = kernel.load(unit, cache_dir=config.cache_dir, maps=core.maps, lazily=True)
+        self._stack.callback(program.close)
+        ring = kernel.Ring(program.maps["tool_events"], program.dtype(tool.record))
+        self._stack.callback(ring.close)
+        self._stack.enter_context(kernel.attach_tracepoints(program))
+        return _Running(tool, program, ring, tool.instrument(self, config.tool_options))
+
+    @property
+    def fill(self) -> float:
+        """Of the fullest of their rings: 0 to 1."""
+        return max((running.ring.fill for running in self._running), default=0.0)
+
+    # --- targets -----------------------------------------------------------------------------------------------------
+
+    def attach(self, one: Instrumented) -> None:
+        """Have each tool watch a target whose own probes are attached."""
+        if not self._running:
+            return
+        target, slot = one.target, one.slot
+        self._targets[slot] = target
+        self._stacks[slot] = Stacks(
+            Path(f"/proc/{target.pid}/maps").read_text, one.path, target.process.exe, f"/proc/{target.pid}/root"
+        )
+        thread_pointer = _thread_pointer()
+        with gobinary.open_binary(one.path) as binary:
+            plans = [(running, registry.plan(running.tool, binary)) for running in self._running]
+        for running, plan in plans:
+            for skip in plan.skipped:
+                log.info("pid %d: %s (%s)", target.pid, skip.what, skip.reason)
+            try:
+                running.watch(one, plan, thread_pointer)
+            except GoprobeError as error:
+                log.warning("pid %d: %s doesn't watch it: %s", target.pid, running.tool.stem, error)
+            self._settle_all(running, running.instrument.begin(slot, target))
+
+    def detach(self, one: Instrumented) -> None:
+        """Let go of a target, its records drained."""
+        for running in self._running:
+            running.forget(one.slot)
+            self.drain()
+            self._settle_all(running, running.instrument.end(one.slot))
+        stacks = self._stacks.pop(one.slot, None)
+        if stacks:
+            stacks.close()
+        self._give_up(lambda slot: slot == one.slot)
+
+    # --- `tools.base.Surroundings` -----------------------------------------------------------------------------------
+
+    def unix_ns(self, monotonic_ns: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """See `Surroundings`."""
+        return self._clock.unix_ns(monotonic_ns)
+
+    def target(self, slot: int) -> Target | None:
+        """See `Surroundings`."""
+        return self._targets.get(slot)
+
+    def map_of(self, stem: str, name: str) -> kernel.Map:
+        """See `Surroundings`."""
+        return next(running.program.maps[name] for running in self._running if running.tool.stem == stem)
+
+    def stack(self, slot: int, pcs: Sequence[int]) -> tuple[Frame, ...]:
+        """See `Surroundings`."""
+        stacks = self._stacks.get(slot)
+        try:
+            return stacks.frames(pcs) if stacks else ()
+        except (OSError, GoprobeError) as error:  # it has ended
+            log.debug("a stack of slot %d can't be resolved: %s", slot, error)
+            return ()
+
+    def code(self, slot: int, pcs: Sequence[int]) -> Frame | None:
+        """See `Surroundings`."""
+        target = self._targets.get(slot)
+        module = target.process.build.main.path if target and target.process.build.main else ""
+        return application_frame(self.stack(slot, pcs), module)
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Read the tools' rings."""
+        for running in self._running:
+            while len(records := running.ring.drain()):
+                self._settle_all(running, running.instrument.take(records))
+
+    def _settle_all(self, running: _Running, events: Iterable[Event]) -> None:
+        logs = []
+        for event in events:
+            if event.sampled and event.span_id and not event.warning:
+                self._waiting.setdefault((event.slot, event.span_id), []).append((running, event))
+                self._waits += 1
+                continue
+            running.instrument.settle(event, {})
+            logs.append(event)
+        self._log(running, logs)
+        while self._waits > MAX_WAITING:
+            _, oldest = self._waiting.popitem(last=False)
+            self._without_span(oldest)
+
+    def _log(self, running: _Running, events: list[Event]) -> None:
+        if events and self._logs:
+            self._logs.submit(export.encode_logs(events, self._resources, f"otel-goprobe/tools/{running.tool.stem}"))
+
+    def _without_span(self, waiting: list[tuple[_Running, Event]]) -> None:
+        self._waits -= len(waiting)
+        for running, event in waiting:
+            running.instrument.settle(event, {})
+            self._log(running, [event])
+
+    def _give_up(self, of_slot: Callable[[int], bool]) -> None:
+        for key in [key for key in self._waiting if of_slot(key[0])]:
+            self._without_span(self._waiting.pop(key))
+
+    def _see(self, columns: SpanColumns, resources: Resources) -> None:
+        """Give events the route of their spans, which are about to be exported."""
+        self._resources = resources
+        self._matched.clear()
+        if not self._waiting:
+            return
+        ids = [row.tobytes() for row in columns.span_id]
+        for row, key in enumerate(zip(columns.slot.tolist(), ids, strict=True)):
+            found = self._waiting.pop(key, None)
+            if found is None:
+                continue
+            self._waits -= len(found)
+            span = _attributes(columns, row)
+            for running, event in found:
+                running.instrument.settle(event, span)
+            self._matched[key[1]] = [event for _, event in found]
+
+    def _events_of(self, span_ids: npt.NDArray[np.uint8]) -> dict[int, list[Event]]:
+        """See `Converter.events_of`."""
+        if not self._matched:
+            return {}
+        found = ((row, self._matched.get(span_id.tobytes())) for row, span_id in enumerate(span_ids))
+        return {row: events for row, events in found if events}
+
+    # --- what comes of it --------------------------------------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    def rows(self, stem: str) -> list[Row]:
+        """Return the rows of a tool."""
+        return next(running.instrument.rows() for running in self._running if running.tool.stem == stem)
+
+    def metrics(self) -> list[Metric]:
+        """Return what the tools have counted."""
+        resources = {slot: target.resource for slot, target in self._targets.items()}
+        return [metric for running in self._running for metric in running.instrument.metrics(resources)]
+
+    @property
+    def exit_code(self) -> int | None:
+        """What a tool wants the run to end with, at once."""
+        return next((code for each in self._running if (code := each.instrument.exit_code) is not None), None)
+
+    def lost(self) -> dict[str, int]:
+        """Return by tool and counter what was lost."""
+        return {name: count for running in self._running for name, count in running.lost().items() if count}
+
+    def finish(self) -> None:
+        """Take what waits still for spans as it is, and say what was lost."""
+        self._give_up(lambda _: True)
+        for name, count in self.lost().items():
+            log.warning("%s %d", name, count)
+        for running in self._running:
+            running.instrument.close()
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver what is queued, within `timeout_s`, and unload."""
+        if self._logs:
+            self._logs.close(timeout_s)
+        self._stack.close()
+
+
+class _Running:
+    """One tool, loaded."""
+
+    def __init__(self, tool: Tool, program: kernel.Program, ring: kernel.Ring, instrument: Instrument) -> None:
+        self.tool = tool
+        self.program = program
+        self.ring = ring
+        self.instrument = instrument
+        self._dtype = program.dtype("tool_target")
+        self._attachments: dict[int, kernel.Attachment] = {}
+
+    def watch(self, one: Instrumented, plan: Plan, thread_pointer: int) -> None:
+        row = np.zeros(1, self._dtype)
+        for member, value in plan.values.items():
+            row[member] = value
+        row["task_fsbase"] = thread_pointer
+        row["active"] = 1
+        self.program.maps["tool_targets"].update(one.slot.to_bytes(4, "little"), row.tobytes())
+        self._attachments[one.slot] = kernel.attach(
+            self.program, plan, pid=one.target.pid, exe_path=one.path, slot=one.slot
+        )
+
+    def forget(self, slot: int) -> None:
+        attachment = self._attachments.pop(slot, None)
+        if attachment:
+            attachment.close()
+        self.program.maps["tool_targets"].update(slot.to_bytes(4, "little"), bytes(self._dtype.itemsize))
+
+    def lost(self) -> dict[str, int]:
+        names = registry.counters(self.tool)
+        counts = self.program.maps["tool_counters"].sums(0, len(names))
+        return {f"{self.tool.stem}: {name}": int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _attributes(columns: SpanColumns, row: int) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    for key in _SPAN_ATTRIBUTES:
+        column = columns.attributes.get(key)
+        if isinstance(column, Strings) and column.codes[row] >= 0:
+            found[key] = column.table[column.codes[row]]
+    return found
+
+
+def _thread_pointer() -> int:
+    try:
+        return kernel.thread_pointer_offset()
+    except (UnsupportedByKernelError, KernelError) as error:
+        log.warning("which goroutine a system call comes from isn't known: %s", error)
+        return 0

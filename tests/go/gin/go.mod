@@ -1,0 +1,3 @@
+module gin
+
+go 1.21

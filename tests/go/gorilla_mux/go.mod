@@ -1,0 +1,3 @@
+module gorilla_mux
+
+go 1.21

@@ -1,0 +1,3 @@
+module httprouter
+
+go 1.21

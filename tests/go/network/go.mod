@@ -1,0 +1,3 @@
+module example.com/shop/network
+
+go 1.21

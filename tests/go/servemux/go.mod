@@ -1,0 +1,3 @@
+module servemux
+
+go 1.21

@@ -1,0 +1,4 @@
+//go:build old
+
+//go:debug httpmuxgo121=1
+package main
