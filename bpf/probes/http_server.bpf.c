@@ -24,8 +24,13 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		count(slot, COUNTER_abandoned); /* its end was never seen */
 	headers = request->headers;
 	context = &request->context;
-	http_server_read_request(target, seen, request);
-	header_span_id = http_server_read_headers(target, request);
+	if (with_b3) {
+		http_server_fill_request(target, seen, request, &request->scratch.reading);
+		header_span_id = http_server_find_headers(target, request, &request->scratch.reading);
+	} else {
+		http_server_read_request(target, seen, request);
+		header_span_id = http_server_read_headers(target, request);
+	}
 	if (with_b3 && !header_span_id && request->header) {
 		headers[HEADER_TRACESTATE].length = 0;
 		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);

@@ -15,8 +15,17 @@ enum http_server_end {
 
 #define HTTP_SERVER_GOEXIT 1 /* in red_key.error, which holds the type of a panic's value else */
 
+/* On the stack, into which the kernel copies for half of what it takes elsewhere, where there is room for it. */
+union http_server_reading {
+	struct go_block block;
+	u64 line[HTTP_SERVER_LINE / 8];
+	struct go_walk walk;
+	struct traceparent_text text;
+};
+
 /* In place of the stack, which has 512 bytes: for a connection's first request, for B3's headers. */
 union http_server_scratch {
+	union http_server_reading reading;
 	struct connection connection;
 	struct b3_walk b3;
 };
