@@ -171,7 +171,7 @@ def make_exporter(config: Config, telemetry: Telemetry) -> SpanExporter:
 
         sink = ConsoleSink(json_lines=config.json_lines)
     else:
-        from otel_goprobe.export.otlp import OtlpSink  # noqa: PLC0415 - imports a transport, maybe grpc
+        from otel_goprobe.export.otlp import OtlpSink  # noqa: PLC0415 - imports http.client or grpc
 
         sink = OtlpSink(config.otlp, config.batch.export_timeout_s)
     return QueuedExporter(sink, config.batch, telemetry)

@@ -150,9 +150,7 @@ def test_every_stream_is_a_span(ends: Ends, receiver: Receiver) -> None:
 
 
 @pytest.mark.propagation
-@pytest.mark.parametrize(
-    "ends", [*QUICK, MORE[0]], ids=lambda way: f"{way[0]}", indirect=True
-)
+@pytest.mark.parametrize("ends", [*QUICK, MORE[0]], ids=lambda way: f"{way[0]}", indirect=True)
 def test_streams_side_by_side_have_their_own_parents(ends: Ends, receiver: Receiver) -> None:
     """A hundred at once over four connections."""
     with ends.traced(receiver) as agent:
