@@ -6,9 +6,10 @@ the executable.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import AtReturns, AtStart, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http2_server import linked_by
 from otel_goprobe.probes.http_streams import facts, hooks
+from otel_goprobe.probes.places import AtReturns, AtStart
 
 _PREFIX = "golang.org/x/net/http2."
 _ROUND_TRIP = f"{_PREFIX}(*Transport).RoundTripOpt"

@@ -14,7 +14,8 @@ import click
 
 from otel_goprobe.emit import service_map
 from otel_goprobe.model import Event
-from otel_goprobe.probes.base import AtReturns, AtStart, Field, Hook, Itab, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
+from otel_goprobe.probes.places import AtReturns, AtStart
 from otel_goprobe.tools import network_metrics, network_record
 from otel_goprobe.tools.base import Column, Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
