@@ -1,6 +1,6 @@
 """HTTP/2 servers of net/http: what is probed; a request's record becomes the SERVER span that HTTP/1's does.
 
-Two hits a request on emulated instructions: the start of ``runHandler``, with which a request's goroutine begins, and of
+Two hits a request on emulated instructions: the start of ``runHandler``, a request's goroutine, and of
 ``handlerDone``, which it calls behind a handler that returned. A panic or runtime.Goexit passes the closure that
 ``runHandler`` defers, where the stream is reset. http_server.py's hooks in ``ServeMux`` tell the route.
 
@@ -43,7 +43,7 @@ def linked(*prefixes: str) -> Callable[[GoBinary], bool]:
 
 
 def hooks(stem: str, *prefixes: str) -> tuple[Hook, ...]:
-    """Return the hooks of a package: programs ``<stem>_…``, at the functions of the first of `prefixes` that is there."""
+    """Return a package's hooks: programs ``<stem>_…``, at the functions of the first of `prefixes` that is there."""
     run = [method(prefix, "serverConn", "runHandler") for prefix in prefixes]
     done = [method(prefix, "responseWriter", "handlerDone") for prefix in prefixes]
     panicked = [

@@ -1,4 +1,4 @@
-"""HTTP/2 clients of net/http: the stream that a request of http_client.py goes over, for its peer and its server's span.
+"""HTTP/2 clients of net/http: the stream that a request of http_client.py goes over, for its peer and its server.
 
 Two more hits a request on emulated instructions: where a connection is given the request, and where the stream, on a
 goroutine of its own, has got its number. http_x_streams.py has the same of golang.org/x/net/http2.

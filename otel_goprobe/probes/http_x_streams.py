@@ -1,4 +1,4 @@
-"""HTTP/2 clients of golang.org/x/net/http2: CLIENT spans of http_client.py, also where that Transport is used by itself.
+"""HTTP/2 clients of golang.org/x/net/http2: CLIENT spans of http_client.py, that Transport used by itself too.
 
 h2c clients are such. Under Go 1.27 newer versions of the package hand everything to net/http, and nothing of this is in
 the executable.

@@ -1,7 +1,7 @@
-"""HTTP/2 of net/http and of golang.org/x/net: a span a stream at either end, the right parent, compared with the target's log.
+"""HTTP/2 of net/http and of golang.org/x/net: a span a stream at either end, compared with what the target logged.
 
-Requests have random paths, which both ends' spans name: a server's span is right if its parent is the client's span with
-the same path, however many streams share a connection.
+Requests have random paths, which both ends name: a server's span is right if its parent is the client's with the same
+path, however many streams share a connection.
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ def test_every_stream_is_a_span(ends: Ends, receiver: Receiver) -> None:
 
 
 @pytest.mark.propagation
-@pytest.mark.parametrize(
-    "ends", [*QUICK, MORE[0]], ids=lambda way: f"{way[0]}", indirect=True
-)
+@pytest.mark.parametrize("ends", [*QUICK, MORE[0]], ids=lambda way: f"{way[0]}", indirect=True)
 def test_streams_side_by_side_have_their_own_parents(ends: Ends, receiver: Receiver) -> None:
     """A hundred at once over four connections."""
     with ends.traced(receiver) as agent:
