@@ -7,7 +7,7 @@
  * answers it by the rest of the connection. */
 static __always_inline u32 http_server_is_preface(const struct http_server_in_flight *request)
 {
-	return request->method_bytes == 3 && *(u64 *)request->line_text == 0x2a20495250ULL; /* "PRI *" */
+	return request->method_bytes == 3 && *(u64 *)request->line_text << 24 == 0x2a20495250ULL << 24; /* "PRI *" */
 }
 
 static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen,
