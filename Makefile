@@ -3,8 +3,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
-	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-encode \
-	bench-metrics bench-wire bench-inspect clean
+	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-rates bench-encode \
+	bench-metrics bench-wire bench-propagation bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -92,10 +92,14 @@ bench: setup-dev  ## 12 minutes: what the agent costs a server, and itself
 	scripts/as-root $(VENV)/python -m benchmarks.overhead --into docs/overhead.md
 
 bench-start: bundle  ## half a minute: from the start of the agent to its probes, and to the first span
-	scripts/as-root $(VENV)/python -m benchmarks.start
+	scripts/as-root $(VENV)/python -m benchmarks.start --into docs/overhead.md
 
 bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction under the probe
 	scripts/as-root $(VENV)/python -m benchmarks.sites --into docs/overhead.md
+
+bench-rates: setup-dev  ## 3 minutes: the agent's CPU and memory, idle and by rate; OTEL_BSP_*, gRPC
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.rates --into docs/overhead.md
 
 bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its limit
 	$(VENV)/python -m benchmarks.encode --into docs/overhead.md
@@ -103,10 +107,14 @@ bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its 
 
 bench-metrics: setup-dev  ## 3 minutes: what metrics cost, with spans and without
 	@scripts/apt-missing wrk
-	scripts/as-root $(VENV)/python -m benchmarks.metrics
+	scripts/as-root $(VENV)/python -m benchmarks.metrics --into docs/overhead.md
 
 bench-wire: setup-dev  ## 2 minutes: what headers on the wire cost the client that sends them
-	scripts/as-root env PYTHONPATH=tests $(VENV)/python -m benchmarks.wire
+	scripts/as-root env PYTHONPATH=tests $(VENV)/python -m benchmarks.wire --into docs/overhead.md
+
+bench-propagation: setup-dev  ## 3 minutes: what each way to a span's parent costs, in hits and ns
+	@scripts/apt-missing wrk
+	scripts/as-root $(VENV)/python -m benchmarks.propagation --into docs/overhead.md
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

@@ -47,7 +47,7 @@ def in_words(described: dict[str, Any]) -> str:
     return (
         f"{described['cpu']}, {described['cores']} cores, {kind}, Linux {described['kernel']},"
         f" {described['memory_gib']} GiB, {described['go']}, Python {described['python']}; {described['date']},"
-        f" load {described['load_at_start']} when it began."
+        f" load {described['load_at_start']} when it began; `{described['command']}`."
     )
 
 

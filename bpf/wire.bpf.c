@@ -62,7 +62,7 @@ int wire_connection(struct bpf_sock_ops *context)
 			return 1;
 		socket.slot = *slot;
 		WIRE_TUPLE(tuple, context);
-		if (wire_is_local(&tuple))
+		if (wire_is_joined(&tuple))
 			return 1;
 		/* Not in place of another target's: two network namespaces can have the same addresses. */
 		known = wire_sockets.lookup(&tuple);

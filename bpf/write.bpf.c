@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
  * --propagation write: a traceparent header, written into the buffer in which net/http builds the head of a request that
- * include/wire.h has armed. Declared in otel_goprobe/probes/http_client.py; the only program that changes a target's memory.
+ * include/wire.h has armed. Declared in otel_goprobe/probes/propagation.py; the only program that changes a target's memory.
  */
 
 enum write_headers {
@@ -9,6 +9,9 @@ enum write_headers {
 	WRITE_HEADERS_UNTRACED,
 	WRITE_HEADERS_TRACED, /* the application sends a traceparent itself */
 };
+
+/* Of a group or bucket. */
+#define WRITE_SLOTS 8
 
 /* Whether a map[string][]string (struct go_map, include/go.h) has the key "traceparent", in capitals or not. */
 static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_maps)
@@ -35,8 +38,8 @@ static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_ma
 	}
 	group = base;
 #pragma clang loop unroll(disable)
-	for (u32 round = 0; round < HEADER_GROUPS * HEADER_SLOTS; round++) {
-		u32 i = round % HEADER_SLOTS;
+	for (u32 round = 0; round < HEADER_GROUPS * WRITE_SLOTS; round++) {
+		u32 i = round % WRITE_SLOTS;
 
 		if (!i && read_user(&control, sizeof(control), group))
 			break;
@@ -55,7 +58,7 @@ static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_ma
 				return WRITE_HEADERS_UNTRACED;
 		}
 		control >>= 8;
-		if (i < HEADER_SLOTS - 1)
+		if (i < WRITE_SLOTS - 1)
 			continue;
 		next = go_read_word(group, BUCKET_OVERFLOW_OFFSET) & (swiss - 1);
 		if (!next) {
@@ -121,6 +124,12 @@ int write_request_headers(struct pt_regs *ctx)
 	}
 	if (buffer.length - n < TRACEPARENT_LINE_BYTES) {
 		count(slot, COUNTER_write_no_room);
+		return 0;
+	}
+	/* Another agent's, which found the same place: nothing that net/http writes in front of the headers looks like it. */
+	if (n >= TRACEPARENT_LINE_BYTES && !read_user(line, sizeof(*line), buffer.data + n - TRACEPARENT_LINE_BYTES) &&
+	    (line[0] | EACH_BYTE(0x20)) == 0x7261706563617274ULL) {
+		count(slot, COUNTER_write_own_header);
 		return 0;
 	}
 	traceparent_words(line, header.trace_id, header.span_id, header.flags);

@@ -30,7 +30,6 @@ from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
 from otel_goprobe.pace import Pace
-from otel_goprobe.table import Table
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.tooling import Tools
 from otel_goprobe.wire import allowed, wire_for
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.model import Target
+    from otel_goprobe.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,8 @@ class Agent:
         self.targets.attached = self.watch
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         if config.live:
+            from otel_goprobe.table import Table  # noqa: PLC0415 - rich takes 30 ms that only a terminal needs
+
             self.table = Table(self.tools, config.live)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
@@ -284,6 +286,7 @@ class Agent:
         fill = max(self.tools.fill, *(ring.fill for ring in self.rings.values()))
         if self.pace.is_worth_a_drain(fill, now):
             self.drain()
+        self.tools.drain()
 
     def drain(self) -> None:
         """Move what the rings hold to the exporter."""
@@ -318,13 +321,13 @@ class Agent:
         for one in gone:
             self.targets.detach(one)
         self.drain()
+        self.tools.finish()
+        if self.table:
+            self.table.close()
         for one in gone:
             self.tools.detach(one)
             self.targets.release(one)
-        self.tools.finish()
         self.collect()
-        if self.table:
-            self.table.close()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
         if self.meter:

@@ -46,6 +46,15 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"otel_goprobe.commands.{cmd_name}").command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them, tools without importing what only their runs need."""
+        commands = [self.get_command(ctx, name) for name in _COMMANDS]
+        rows = [(str(command.name), command.get_short_help_str(200)) for command in commands if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+        with formatter.section("Tools"):
+            formatter.write_dl([(stem, tools.summary(stem)) for stem in tools.stems()])
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="%(prog)s %(version)s")

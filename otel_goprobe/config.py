@@ -105,6 +105,10 @@ class Config:
     user_agent: bool = False
     tracecontext: bool = True
     """OTEL_PROPAGATORS names it and spans go somewhere: incoming ``traceparent`` and ``tracestate`` are followed."""
+    b3: bool = False
+    """It names ``b3``: so is the header ``b3``, where there is no ``traceparent``."""
+    b3multi: bool = False
+    """It names ``b3multi``: likewise ``X-B3-TraceId`` and those with it."""
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
     """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
@@ -167,6 +171,11 @@ class Config:
     def _propagates(self, least: Propagation) -> bool:
         ways = get_args(Propagation)
         return ways.index(self.propagation) >= ways.index(least)
+
+    @property
+    def follows_b3(self) -> bool:
+        """Whether headers of B3 are looked for."""
+        return self.b3 or self.b3multi
 
     @property
     def red(self) -> bool:
@@ -253,6 +262,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         sdk=flags.sdk,
         launches=flags.command is not None,
     )
+    followed = _followed(flags, environment, exporter)
     limit = environment.integer("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
     if limit is None:
         limit = environment.integer("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1)
@@ -273,7 +283,9 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         exclude_routes=flags.exclude_routes,
         url_query=flags.url_query,
         user_agent=flags.user_agent and exporter != "none",
-        tracecontext=_follows_headers(flags, environment, exporter),
+        tracecontext="tracecontext" in followed,
+        b3="b3" in followed,
+        b3multi="b3multi" in followed,
         propagation=flags.propagation,
         library_flags=flags.library_flags,
         lineage=flags.lineage,
@@ -295,8 +307,10 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
     )
 
 
-def _follows_headers(flags: Flags, environment: Environment, exporter: Exporter) -> bool:
-    return flags.propagation != "none" and "tracecontext" in environment.propagators() and exporter != "none"
+def _followed(flags: Flags, environment: Environment, exporter: Exporter) -> tuple[str, ...]:
+    """Return the propagators whose incoming headers are followed."""
+    names = environment.propagators()
+    return names if flags.propagation != "none" and exporter != "none" else ()
 
 
 def environment_log_level(variables: Mapping[str, str] | None = None) -> LogLevel:

@@ -22,6 +22,8 @@ AppendPath = Literal["always", "never", "to no path"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name: RFC 9110, section 5.6.2."""
+_FOLLOWED: Final = ("tracecontext", "b3", "b3multi")
+"""Propagators whose incoming headers are followed."""
 _HEADER_TEXT: Final = re.compile(r"[\t -~]*")
 """What gRPC and HTTP both carry in a header's value: printable ASCII."""
 
@@ -150,16 +152,16 @@ class Environment:
         return tuple(text for text in names if text in choices)
 
     def propagators(self) -> tuple[str, ...]:
-        """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, or nothing.
+        """Names in OTEL_PROPAGATORS that something is done for: ``tracecontext``, the default, ``b3``, ``b3multi``.
 
         ``baggage`` needs nothing done: it passes through the program untouched.
         """
         text = self.text("OTEL_PROPAGATORS") or "tracecontext,baggage"
         names = dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip())
         for name in names:
-            if name not in {"tracecontext", "baggage", "none"}:
+            if name not in {*_FOLLOWED, "baggage", "none"}:
                 self.warnings.append(f"OTEL_PROPAGATORS: {name} is not supported: ignored")
-        return ("tracecontext",) if "tracecontext" in names and "none" not in names else ()
+        return () if "none" in names else tuple(name for name in names if name in _FOLLOWED)
 
     def boolean(self, name: str) -> bool:
         """True for ``true``; anything but ``true`` and ``false`` is warned about and False."""

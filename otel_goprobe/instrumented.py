@@ -208,7 +208,11 @@ class Targets:
         """Leave out what only options ask for that this run doesn't have."""
         return replace(
             plan,
-            probes=tuple(probe for probe in plan.probes if not probe.option or probe.option in self._option_names),
+            probes=tuple(
+                probe
+                for probe in plan.probes
+                if (not probe.option or probe.option in self._option_names) and probe.unless not in self._option_names
+            ),
             skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self._option_names),
         )
 

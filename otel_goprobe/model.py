@@ -86,6 +86,8 @@ class ProbePlan:
     sites: tuple[Site, ...]
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The tools of one run: records of theirs -> events of spans, log records, metrics, a live table; the agent calls it.
 
 An event of an active, sampled span waits for that span's record, which comes when the span ends: then it becomes an
-event of the span and learns its route. The tools' rings are read behind each batch of spans and before its conversion, so
-that what happened in a span is there when it is converted. What has no such span becomes a log record, with the trace
+event of the span and learns its route. The tools' rings are read behind each batch of spans and before its conversion:
+so what happened in a span is there when it is converted. What has no such span becomes a log record, with the trace
 context.
 """
 
@@ -131,6 +131,10 @@ class Tools:
     def target(self, slot: int) -> Target | None:
         """See `Surroundings`."""
         return self._targets.get(slot)
+
+    def map_of(self, stem: str, name: str) -> kernel.Map:
+        """See `Surroundings`."""
+        return next(running.program.maps[name] for running in self._running if running.tool.stem == stem)
 
     def stack(self, slot: int, pcs: Sequence[int]) -> tuple[Frame, ...]:
         """See `Surroundings`."""

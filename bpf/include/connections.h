@@ -233,6 +233,9 @@ static __always_inline u64 connection_adopt(struct connection_key *key, u64 now_
 	return span_id;
 }
 
+/* What is read at once of a *http.persistConn: from `conn` on, `nwrite` in each Go from 1.19 to 1.27. */
+#define CONNECTION_BLOCK_WORDS 8
+
 /* The connection that a client is about to use; NULL where it can't be joined, counted once a connection.
  *
  * kind: the library's. persist_conn: the *http.persistConn; the two offsets: of its `conn` and `nwrite`. Go uses memory
@@ -241,17 +244,26 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 							       u16 conn_offset, u16 nwrite_offset, u64 bias)
 {
 	struct goroutine_key own = {.goid = persist_conn, .slot = slot, .kind = kind};
+	u64 words[CONNECTION_BLOCK_WORDS] = {};
 	struct connection *connection;
-	u64 object;
+	u64 object, written;
+	u16 apart = nwrite_offset - conn_offset;
 
 	if (conn_offset == MISSING || nwrite_offset == MISSING)
 		return 0;
 	connection = connection_known(&own);
 	if (!connection)
 		return 0;
-	object = go_read_interface(persist_conn, conn_offset);
+	if (apart < sizeof(words) && apart % 8 == 0) {
+		read_user_present(words, sizeof(words), persist_conn + conn_offset);
+		object = words[1];
+		written = words[apart / 8 % CONNECTION_BLOCK_WORDS];
+	} else {
+		object = go_read_interface(persist_conn, conn_offset);
+		written = connection_word(persist_conn, nwrite_offset);
+	}
 	if (connection->generation != target->generation || connection->object != object ||
-	    !connection_word(persist_conn, nwrite_offset)) {
+	    !written) {
 		connection->generation = target->generation;
 		connection->object = object;
 		if (connection_resolve(target, persist_conn + conn_offset, bias, 0, connection))

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
  * What every tool needs: which target a task belongs to, its goroutine, the span that is active there, its stack. The core's
- * maps are shared: `tgid_slots`, `http_server_inflight`.
+ * maps are shared: `tgid_slots`, `http_server_inflight`, `active_spans`.
  */
-
-BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);
 
 /* By slot. */
 BPF_ARRAY(tool_targets, struct tool_target, MAX_SLOTS);
@@ -74,15 +72,15 @@ static __always_inline u64 tool_g(struct tool_target *target)
 /* Writes the header's members about a goroutine and the span that it works for. */
 static __always_inline void tool_goroutine(struct tool_header *header, struct tool_target *target, u32 slot, u64 g)
 {
-	struct goroutine_key key = {.goid = g, .slot = slot, .kind = KIND_http_server};
-	struct http_server_in_flight *span = g ? http_server_inflight.lookup(&key) : 0;
+	struct target *watched = targets.lookup(&slot);
+	struct server_span *span = g && watched ? span_of_goroutine(watched, g, slot) : 0;
 
 	header->goid = 0;
 	if (g && target->goid != MISSING)
 		bpf_probe_read_user(&header->goid, sizeof(u64), (void *)(g + target->goid));
 	header->trace_id[0] = header->trace_id[1] = header->span_id = 0;
 	header->trace_flags = 0;
-	if (span && span->start_ns) {
+	if (span) {
 		header->trace_id[0] = span->context.trace_id[0];
 		header->trace_id[1] = span->context.trace_id[1];
 		header->span_id = span->span_id;
@@ -90,15 +88,22 @@ static __always_inline void tool_goroutine(struct tool_header *header, struct to
 	}
 }
 
-/* Fills a reserved record's header. */
+/* Fills a reserved record's header, without a stack: for a probe on Go code, which knows its g. */
+static __always_inline void tool_fill_of(struct tool_header *header, struct tool_target *target, u32 slot, u8 kind, u64 g)
+{
+	header->slot = slot;
+	header->kind = kind;
+	header->frames = 0;
+	header->time_ns = bpf_ktime_get_ns();
+	tool_goroutine(header, target, slot, g);
+}
+
+/* The same for tracepoints, with the stack. */
 static __always_inline void tool_fill(void *ctx, struct tool_header *header, struct tool_target *target, u32 slot, u8 kind)
 {
 	s64 bytes;
 
-	header->slot = slot;
-	header->kind = kind;
-	header->time_ns = bpf_ktime_get_ns();
-	tool_goroutine(header, target, slot, tool_g(target));
+	tool_fill_of(header, target, slot, kind, tool_g(target));
 	/* By frame pointers, which Go code has (src/cmd/compile/abi-internal.md). */
 	bytes = bpf_get_stack(ctx, header->stack, sizeof(header->stack), TOOL_USER_STACK);
 	header->frames = bytes > 0 ? bytes / sizeof(u64) : 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only
  *
- * Which requests to other hosts get a traceparent header: the client's probe arms a connection here. bpf/wire.bpf.c inserts
- * the header into what it sends next; under TLS, where that is encrypted already, bpf/write.bpf.c writes it into Go's buffer.
- * Both units hold the first two maps.
+ * Which requests get a traceparent header, those to other hosts and to servers of this one that this agent doesn't trace: the
+ * client's probe arms a connection here. bpf/wire.bpf.c inserts the header into what it sends next; under TLS, where that is encrypted already, bpf/write.bpf.c writes it into Go's buffer.
+ * Both units hold the first three maps.
  */
 
 #define WIRE_MAX_SOCKETS 16384
@@ -23,6 +23,11 @@ struct wire_header {
 /* The sockets in the sockhash, which uprobe programs can't look into, and those that are being connected. */
 BPF_HASH(wire_sockets, struct tcp_tuple, struct wire_socket, WIRE_MAX_SOCKETS);
 BPF_HASH(wire_armed, struct tcp_tuple, struct wire_header, WIRE_MAX_SOCKETS);
+
+/* Ports on which this agent traces a server, and its slot: who connects to them within the host is found by the connection
+ * (connections.h). Where a port is another's as well (another address, another network namespace), nothing is added either;
+ * where one isn't known yet, a request has both, which name the same span. */
+BPF_TABLE("lru_hash", u32, u32, wire_served, 4096);
 
 /* What is written into the head of the next request. */
 struct write_header {
@@ -46,6 +51,14 @@ static __always_inline u32 wire_is_local(const struct tcp_tuple *tuple)
 	if (!((local[0] ^ remote[0]) | (local[1] ^ remote[1]) | (local[2] ^ remote[2]) | (local[3] ^ remote[3])))
 		return 1;
 	return connection_is_loopback(remote);
+}
+
+/* Whether the other end needs no header. */
+static __always_inline u32 wire_is_joined(const struct tcp_tuple *tuple)
+{
+	u32 port = tuple->remote_port;
+
+	return wire_is_local(tuple) && wire_served.lookup(&port);
 }
 
 /* Has bpf/write.bpf.c give the request a header. `request`: the *http.Request. */
@@ -82,7 +95,7 @@ static __always_inline void wire_arm(struct target *target, u32 slot, u32 kind, 
 	};
 	struct wire_socket *socket;
 
-	if (!(target->options & OPTION_wire) || wire_is_local(tuple))
+	if (!(target->options & OPTION_wire) || wire_is_joined(tuple))
 		return;
 	if (go_read_word(persist_conn, target->persist_conn_tls_state)) {
 		if (target->options & OPTION_write)
@@ -98,4 +111,13 @@ static __always_inline void wire_arm(struct target *target, u32 slot, u32 kind, 
 	}
 	if (wire_armed.update(tuple, &header))
 		count(slot, COUNTER_wire_failed);
+}
+
+/* A traced server has a new connection, which its client's side can be joined by. */
+static __always_inline void wire_serve(struct target *target, u32 slot, const struct tcp_tuple *tuple)
+{
+	u32 port = tuple->local_port;
+
+	if (target->options & OPTION_wire)
+		wire_served.update(&port, &slot);
 }

@@ -27,24 +27,20 @@ static __always_inline struct http_client_in_flight *http_client_of(struct pt_re
 /* Of `now_ns`, so that a client's span and a server's that begin on one goroutine at once get different ids. */
 #define HTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 63)
 
-/* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
- * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
-int http_client_request_start(struct pt_regs *ctx)
+/* A Transport's method begins, whose second argument is the *http.Request; `start_address`: the site's, before load bias. */
+static __always_inline int http_client_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 start_address,
+					      u32 by_http2)
 {
-	struct http_client_in_flight request = {};
+	struct http_client_in_flight request = {.by_http2 = by_http2};
 	struct server_span *parent;
 	struct goroutine_key key;
-	struct target *target;
 	u64 words[5] = {}, at;
-	u32 slot, apart;
+	u32 apart;
 	long failed;
 
-	target = target_of(ctx, &slot);
-	if (!target)
-		return 0;
 	key = http_client_key(ctx, slot);
 	request.start_ns = bpf_ktime_get_ns();
-	request.bias = GO_PC(ctx) - target->http_client_start_address;
+	request.bias = GO_PC(ctx) - start_address;
 	request.request = GO_ARG2(ctx);
 	/* Response and, up to Go 1.22, ctx behind it; since 1.23 Pattern is between: src/net/http/request.go. */
 	at = request.request + target->request_response;
@@ -77,6 +73,17 @@ int http_client_request_start(struct pt_regs *ctx)
 		count(slot, COUNTER_in_flight_full);
 	}
 	return 0;
+}
+
+/* func (t *Transport) roundTrip(req *Request) (*Response, error), since Go 1.6; what http.Client, and everything that uses a
+ * Transport, calls once for each request and each redirect. Registers: t = ARG1, req = ARG2. */
+int http_client_request_start(struct pt_regs *ctx)
+{
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	return target ? http_client_begin(ctx, target, slot, target->http_client_start_address, 0) : 0;
 }
 
 static __always_inline void http_client_count(struct target *target, u32 slot, struct http_client_in_flight *request,
@@ -136,7 +143,7 @@ static __always_inline void http_client_submit(struct target *target, u32 slot, 
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, method, 8);
+		COPY_SHORT(record, method, method, 8);
 		COPY(record, url, url, 152);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
@@ -286,9 +293,8 @@ int http_client_panic(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0: a goroutine has
- * been started. Only with --lineage. Results: the new g = ARG1; the current one is the system stack's. */
-int http_client_goroutine(struct pt_regs *ctx)
+/* A goroutine, `started`, has been made by the one that its parentGoid names. Only with --lineage. */
+static __always_inline int http_client_lineage(struct pt_regs *ctx, u64 started)
 {
 	struct goroutine_key key = {.kind = KIND_http_server};
 	struct server_span *span;
@@ -300,7 +306,7 @@ int http_client_goroutine(struct pt_regs *ctx)
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	starter = go_read_word(GO_ARG1(ctx), target->g_parent_goid);
+	starter = connection_word(started, target->g_parent_goid);
 	span = parent_on_goroutine_id(target, starter, slot, &lineage.g);
 	if (!span)
 		span = parent_by_lineage(target, starter, slot, &lineage.g);
@@ -308,7 +314,21 @@ int http_client_goroutine(struct pt_regs *ctx)
 		return 0;
 	lineage.span_id = span->span_id;
 	key.slot = slot;
-	key.goid = go_read_word(GO_ARG1(ctx), target->g_goid);
+	key.goid = connection_word(started, target->g_goid);
 	lineages.update(&key, &lineage);
 	return 0;
+}
+
+/* In func newproc.func1() of package runtime, since Go 1.0, what a go statement runs on the system stack: its call of
+ * func runqput(pp *p, gp *g, next bool), which is emulated. The new g = ARG2; the current one is the system stack's. */
+int http_client_goroutine_queued(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG2(ctx));
+}
+
+/* Behind func newproc1(fn *funcval, callergp *g, callerpc uintptr, …) *g of package runtime, since Go 1.0. Results: the new
+ * g = ARG1; the current one is the system stack's. */
+int http_client_goroutine(struct pt_regs *ctx)
+{
+	return http_client_lineage(ctx, GO_ARG1(ctx));
 }

@@ -25,10 +25,12 @@ struct http_client_in_flight {
 	u64 failed_ns; /* when the last attempt failed, which may not be the end */
 	u64 error;     /* of that attempt */
 	u64 method;    /* its bytes, where it is a known one; else 0. Only for metrics */
+	u64 http2_request; /* what the HTTP/2 connection has been given, if it is one */
 	u32 peer[4];   /* address as on the wire, IPv4 as ::ffff:a.b.c.d */
 	u16 peer_port;
 	u16 resends; /* failed attempts and, at the end, redirects before this one */
 	struct connection_key connection; /* port 0: the span wasn't published */
+	u32 by_http2; /* 1: begun by the Transport of golang.org/x/net/http2, used by itself */
 	u64 url[HTTP_CLIENT_URL_BYTES / 8 + 2]; /* a url.URL, once it is needed */
 };
 

@@ -3,14 +3,22 @@
  * Requests that a net/http server answers over HTTP/1. Declared in otel_goprobe/probes/http_server.py.
  */
 
-static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen)
+/* Whether it is what HTTP/2 begins a connection with, as if it were a request: RFC 9113, section 3.4. golang.org/x/net's h2c
+ * answers it by the rest of the connection. */
+static __always_inline u32 http_server_is_preface(const struct http_server_in_flight *request)
+{
+	return request->method_bytes == 3 && *(u64 *)request->line_text == 0x2a20495250ULL; /* "PRI *" */
+}
+
+static __always_inline int http_server_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 response, u64 seen,
+					     const u32 with_b3)
 {
 	struct goroutine_key key = http_server_key(ctx, slot);
 	struct http_server_in_flight *request = http_server_inflight.lookup(&key);
 	struct go_string *headers;
 	struct trace_context *context;
 	u64 parent_span_id, header_span_id, now = bpf_ktime_get_ns();
-	u32 sampled;
+	u32 sampled, denied = 0;
 
 	count(slot, COUNTER_started);
 	if (!request)
@@ -23,11 +31,28 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		count(slot, COUNTER_abandoned); /* its end was never seen */
 	headers = request->headers;
 	context = &request->context;
-	http_server_read_request(target, seen, request);
-	header_span_id = http_server_read_headers(target, request);
+	if (with_b3) {
+		http_server_fill_request(target, seen, request, &request->scratch.reading);
+		header_span_id = http_server_find_headers(target, request, &request->scratch.reading);
+	} else {
+		http_server_read_request(target, seen, request);
+		header_span_id = http_server_read_headers(target, request);
+	}
+	if (http_server_is_preface(request)) {
+		/* Its handler has the connection's HTTP/2 requests answered, which are told of apart. */
+		count(slot, COUNTER_http2_prefaces);
+		http_server_rest(target, &key, request, 0);
+		return 0;
+	}
+	if (with_b3 && !header_span_id && request->header) {
+		headers[HEADER_TRACESTATE].length = 0;
+		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);
+	}
 	parent_span_id = connection_adopt(&request->joined, now, context, header_span_id);
 	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : context);
 	sampled = sampling_decides(context, parent_span_id, target->sampling_parents, target->sampling_bound);
+	if (with_b3 && denied && !parent_span_id && target->sampling_parents == SAMPLING_FOLLOWS_PARENTS)
+		sampled = 0;
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !(target->traits & TARGET_FINDS_PARENTS)) {
 		count(slot, COUNTER_sampled_out);
 		http_server_rest(target, &key, request, 0);
@@ -52,9 +77,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	return 0;
 }
 
-/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
- * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
-int http_server_request_start(struct pt_regs *ctx)
+static __always_inline int http_server_request_serve(struct pt_regs *ctx, const u32 with_b3)
 {
 	struct target *target;
 	u32 slot;
@@ -65,12 +88,23 @@ int http_server_request_start(struct pt_regs *ctx)
 	if (GO_ARG2(ctx) != target->http_server_response_itab + GO_PC(ctx) - target->http_server_start_address) {
 		return 0; /* not *http.response: HTTP/2, which http2_server.bpf.c sees */
 	}
-	return http_server_begin(ctx, target, slot, GO_ARG3(ctx), GO_ARG4(ctx));
+	return http_server_begin(ctx, target, slot, GO_ARG3(ctx), GO_ARG4(ctx), with_b3);
 }
 
-/* Where ServeHTTP was inlined (PGO): behind func (c *conn) readRequest(ctx context.Context) (w *response, err error), since
- * Go 1.0, in (*conn).serve, which calls the handler next; HTTP/1 alone comes here. Results: w = ARG1, nil with an error. */
-int http_server_request_read(struct pt_regs *ctx)
+/* func (sh serverHandler) ServeHTTP(rw ResponseWriter, req *Request), since Go 1.0; every router sits under it.
+ * Registers: sh = ARG1, rw = ARG2 (itab), ARG3 (data), req = ARG4. */
+int http_server_request_start(struct pt_regs *ctx)
+{
+	return http_server_request_serve(ctx, 0);
+}
+
+/* The same where B3 headers are followed as well. */
+int http_server_request_start_b3(struct pt_regs *ctx)
+{
+	return http_server_request_serve(ctx, 1);
+}
+
+static __always_inline int http_server_request_was_read(struct pt_regs *ctx, const u32 with_b3)
 {
 	struct target *target;
 	u64 request;
@@ -80,7 +114,20 @@ int http_server_request_read(struct pt_regs *ctx)
 	if (!target || !GO_ARG1(ctx))
 		return 0;
 	request = go_read_word(GO_ARG1(ctx), target->response_req);
-	return request ? http_server_begin(ctx, target, slot, GO_ARG1(ctx), request) : 0;
+	return request ? http_server_begin(ctx, target, slot, GO_ARG1(ctx), request, with_b3) : 0;
+}
+
+/* Where ServeHTTP was inlined (PGO): behind func (c *conn) readRequest(ctx context.Context) (w *response, err error), since
+ * Go 1.0, in (*conn).serve, which calls the handler next; HTTP/1 alone comes here. Results: w = ARG1, nil with an error. */
+int http_server_request_read(struct pt_regs *ctx)
+{
+	return http_server_request_was_read(ctx, 0);
+}
+
+/* The same where B3 headers are followed as well. */
+int http_server_request_read_b3(struct pt_regs *ctx)
+{
+	return http_server_request_was_read(ctx, 1);
 }
 
 /* func gopanic(e any) of package runtime, since Go 1.0. Registers: ARG1 = type of the value, ARG2 = data. */

@@ -15,6 +15,21 @@ enum http_server_end {
 
 #define HTTP_SERVER_GOEXIT 1 /* in red_key.error, which holds the type of a panic's value else */
 
+/* On the stack, into which the kernel copies for half of what it takes elsewhere, where there is room for it. */
+union http_server_reading {
+	struct go_block block;
+	u64 line[HTTP_SERVER_LINE / 8];
+	struct go_walk walk;
+	struct traceparent_text text;
+};
+
+/* In place of the stack, which has 512 bytes: for a connection's first request, for B3's headers. */
+union http_server_scratch {
+	union http_server_reading reading;
+	struct connection connection;
+	struct b3_walk b3;
+};
+
 /* What is known of a connection, which has a goroutine of its own, and of the request that it is busy with. Kept from one
  * request to the next, until the connection ends: it costs more to make than to fill. Addresses are of heap objects:
  * net/http holds request and response until the end, the others are read with a check. */
@@ -43,7 +58,7 @@ struct http_server_in_flight {
 	char peer[HTTP_SERVER_MAX_PEER];
 	char line_text[HTTP_SERVER_LINE]; /* the first bytes of `line` */
 	struct connection_key joined; /* the connection as its client's side knows it */
-	struct connection scratch;    /* for a connection's first request, in place of the stack, which has 512 bytes */
+	union http_server_scratch scratch;
 };
 
 BPF_HASH(http_server_inflight, struct goroutine_key, struct http_server_in_flight, 16384);

@@ -21,14 +21,11 @@ static __always_inline u64 http_server_method(const char *line, u32 method_bytes
 	return method_bytes - 1 < 8 && HTTP_SERVER_KNOWN_METHOD(method) ? method : 0;
 }
 
-/* Fills what the element has of a net/http.Request. */
-static __always_inline void http_server_read_request(struct target *target, u64 seen, struct http_server_in_flight *request)
+/* Fills what the element has of a net/http.Request, by way of `buffer`. */
+static __always_inline void http_server_fill_request(struct target *target, u64 seen, struct http_server_in_flight *request,
+						     union http_server_reading *buffer)
 {
-	union {
-		struct go_block block;
-		u64 line[HTTP_SERVER_LINE / 8];
-	} buffer;
-	struct go_block *block = go_read_block(&buffer.block, seen, target->request_block);
+	struct go_block *block = go_read_block(&buffer->block, seen, target->request_block);
 	struct go_string method, line;
 	u16 start = target->request_block;
 	u64 bytes;
@@ -49,20 +46,24 @@ static __always_inline void http_server_read_request(struct target *target, u64 
 	request->line = line;
 	bytes = line.length;
 	CLAMP(bytes, 72);
-	if (read_user_present(buffer.line, bytes, line.data))
+	if (read_user_present(buffer->line, bytes, line.data))
 		request->line.length = request->method_bytes = 0;
-	__builtin_memcpy(request->line_text, buffer.line, sizeof(request->line_text));
+	__builtin_memcpy(request->line_text, buffer->line, sizeof(request->line_text));
 	request->method = http_server_method(request->line_text, request->method_bytes);
 }
 
-/* Finds the headers that are asked for. Returns the span id of a valid traceparent, whose ids and flags are in
- * `request->context` then, or 0. */
-static __always_inline u64 http_server_read_headers(struct target *target, struct http_server_in_flight *request)
+static __always_inline void http_server_read_request(struct target *target, u64 seen, struct http_server_in_flight *request)
 {
-	union {
-		struct go_walk walk;
-		struct traceparent_text text;
-	} buffer = {};
+	union http_server_reading buffer;
+
+	http_server_fill_request(target, seen, request, &buffer);
+}
+
+/* Finds the headers that are asked for, by way of `buffer`. Returns the span id of a valid traceparent, whose ids and flags
+ * are in `request->context` then, or 0. */
+static __always_inline u64 http_server_find_headers(struct target *target, struct http_server_in_flight *request,
+						    union http_server_reading *buffer)
+{
 	u64 wanted = 0;
 
 	__builtin_memset(request->headers, 0, sizeof(request->headers));
@@ -71,11 +72,18 @@ static __always_inline u64 http_server_read_headers(struct target *target, struc
 	if (target->options & OPTION_user_agent)
 		wanted |= 1 << HEADER_USER_AGENT;
 	if (wanted && request->header)
-		go_headers(request->header, target->swiss_maps, wanted, &buffer.walk, request->headers);
+		go_headers(request->header, target->swiss_maps, wanted, &buffer->walk, request->headers);
 	if (!request->headers[HEADER_TRACEPARENT].length)
 		return 0;
-	__builtin_memset(&buffer.text, 0, sizeof(buffer.text));
-	return traceparent_read(request->headers[HEADER_TRACEPARENT], &buffer.text, &request->context);
+	__builtin_memset(&buffer->text, 0, sizeof(buffer->text));
+	return traceparent_read(request->headers[HEADER_TRACEPARENT], &buffer->text, &request->context);
+}
+
+static __always_inline u64 http_server_read_headers(struct target *target, struct http_server_in_flight *request)
+{
+	union http_server_reading buffer = {};
+
+	return http_server_find_headers(target, request, &buffer);
 }
 
 /* Adds what this goroutine's requests are kept in, with all that is the same for each of them; NULL where there is no room. */
@@ -102,7 +110,9 @@ static __always_inline struct http_server_in_flight *http_server_connect(struct 
 	request->connection = go_read_word(response, target->response_conn);
 	request->tls = go_read_word(request->connection, target->conn_tls_state) != 0;
 	connection_of_server(target, key->slot, request->connection, request->bias,
-			     &request->scratch, &request->joined);
+			     &request->scratch.connection, &request->joined);
+	if (request->joined.port)
+		wire_serve(target, key->slot, &request->scratch.connection.tuple);
 	peer = go_read_string(request->connection, target->conn_remote_addr);
 	bytes = peer.length;
 	CLAMP(bytes, 48);

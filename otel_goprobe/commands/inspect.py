@@ -104,6 +104,7 @@ def _identity(binary: GoBinary) -> dict[str, Any]:
 
 
 def _library(binary: GoBinary, outcome: LibraryOutcome) -> dict[str, Any]:
+    replaced = {hook.hook.unless for hook in outcome.hooks if hook.hook.unless}
     return {
         "library": outcome.library.label,
         "instrumented": not outcome.refused,
@@ -118,6 +119,7 @@ def _library(binary: GoBinary, outcome: LibraryOutcome) -> dict[str, Any]:
                 "passed_over": [reason for _, reason in hook.rejected] if hook.way else [],
             }
             for hook in outcome.hooks
+            if hook.hook.option not in replaced  # the same place, with another program
         ],
         "values": [
             {"name": fact.fact.member, "of": fact.fact.of, "value": fact.value if fact.source else None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,8 @@ from otel_goprobe.environment import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from otel_goprobe.tools.base import Tool
 
 _COMMAND = "otel_goprobe.command"
 """Key in click's context for what stands after ``--``."""
@@ -35,6 +38,14 @@ def _library_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+def _tools_named(args: list[str]) -> list[Tool]:
+    """Return the tools that --with names, whose options then are there; a name that none has is told of later."""
+    values = [after for flag, after in pairwise([*args, ""]) if flag == "--with"]
+    values += [arg.removeprefix("--with=") for arg in args if arg.startswith("--with=")]
+    names = dict.fromkeys(name.strip() for value in values for name in value.split(","))
+    return [tools.tool(name) for name in names if name in tools.stems()]
+
+
 class _RunCommand(click.Command):
     """Keeps what stands after ``--`` from click, which would not tell it from a stray argument."""
 
@@ -43,6 +54,9 @@ class _RunCommand(click.Command):
             cut = args.index("--")
             ctx.meta[_COMMAND] = tuple(args[cut + 1 :])
             args = args[:cut]
+        for tool in _tools_named(args):
+            own = {parameter.name for parameter in self.params}
+            self.params.extend(option for option in tool.options if option.name not in own)
         rest = super().parse_args(ctx, args)
         if ctx.params["stray"] and not ctx.resilient_parsing:
             stray = ctx.params["stray"][0]
@@ -171,7 +185,7 @@ class _RunCommand(click.Command):
     "with_tools",
     default="",
     metavar="TOOL,TOOL",
-    help=f"Export what these tools see, too: {', '.join(tools.stems())}.",
+    help=f"Export what these tools see, too, which then have their options here: {', '.join(tools.stems())}.",
 )
 @click.option(
     "--max-series",
@@ -224,11 +238,14 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
         raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
+    names = {str(option.name) for stem in named for option in tools.tool(stem).options}
+    tool_options = {name: options.pop(name) for name in names}
     flags = config.Flags(
         library_flags=own,
         wait=not options.pop("no_wait"),
         command=ctx.meta.get(_COMMAND),
         tools=named,
+        tool_options=tool_options,
         **options,
     )
     settings = config.from_environment_and_flags(flags)

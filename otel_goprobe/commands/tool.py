@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_goprobe import config, log
+from otel_goprobe import config, log, tools
 from otel_goprobe.environment import parse_duration
 from otel_goprobe.errors import UsageError
 
@@ -45,8 +45,7 @@ def command_of(tool: Tool) -> click.Command:
     return click.Command(
         tool.stem,
         callback=callback,
-        short_help=tool.summary,
-        help=f"{tool.summary}\n\n\b\nExamples\n{examples}\n",
+        help=f"{tools.summary(tool.stem)}\n\n\b\nExamples\n{examples}\n",
         params=[
             *selection_options(),
             click.Option(["--once"], is_flag=True, help=f"Look for {ONCE_S:g} s, print, end."),

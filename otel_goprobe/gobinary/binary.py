@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from otel_goprobe.errors import UnsupportedBinaryError
-from otel_goprobe.gobinary import aarch64, sites, threads, x86_64
+from otel_goprobe.gobinary import aarch64, sites, x86_64
 from otel_goprobe.gobinary.buildinfo import OLDEST, OLDEST_TRACED, minor_version
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
@@ -159,11 +159,6 @@ class GoBinary:
         return self._elf.file_offset(address)
 
     @_damage_told
-    def address(self, file_offset: int) -> int:
-        """The inverse of `file_offset`."""
-        return self._elf.address(file_offset)
-
-    @_damage_told
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`."""
         return self._elf.read(address, size)
@@ -204,19 +199,9 @@ class GoBinary:
         return read_line(self._elf, self._table, self._module.text_offset(address))
 
     @_damage_told
-    def frames(self, address: int) -> tuple[Frame, ...]:
-        """The calls that the instruction at `address` belongs to, innermost first; none where no function is."""
-        offset = self._module.text_offset(address)
-        return read_frames(self._elf, self._table, self._module.funcdata, offset)
-
-    @_damage_told
-    def g_offset(self) -> int | None:
-        """Where a thread keeps its goroutine's g, from its thread pointer; None if that can't be told, as on arm64."""
-        if self.machine != "x86_64":
-            return None
-        found = self.functions(threads.FUNCTIONS)
-        code = {name: self._elf.read(each.address, each.size) for name, each in found.items()}
-        return threads.g_offset(lambda name: code.get(name, b""), self._elf.thread_local_bytes)
+    def frames(self, file_offset: int) -> tuple[Frame, ...]:
+        """The calls that the instruction at `file_offset` belongs to, innermost first; none where no function is."""
+        return read_frames(self._elf, self._table, self._module, self._elf.address(file_offset))
 
     @_damage_told
     def signature(self, function: Function) -> Signature | None:
@@ -295,6 +280,11 @@ class GoBinary:
         """Address of the itab of a concrete type (``*net/http.response``) for an interface; None if there is none."""
         return self._types.itab(concrete, interface)
 
+    @_damage_told
+    def type_address(self, name: str) -> int | None:
+        """Address of what describes a named type (``net/http.Request``), or a pointer to one; None if there is none."""
+        return self._types.address(name)
+
     def type_name(self, address: int) -> str | None:
         """Go's spelling of the type described at `address`, such as ``*errors.errorString``; None if none is there."""
         with Telling(self.path):
@@ -367,12 +357,12 @@ class GoBinary:
         return tuple(self._site(caller, *each) for each in found)
 
     @_damage_told
-    def error_test(self, caller: Function, callee: Function) -> tuple[Site, tuple[Site, ...]] | None:
+    def error_test(self, caller: Function, callee: Function, error: int = 2) -> tuple[Site, tuple[Site, ...]] | None:
         """Where `caller` asks whether its one call of `callee` failed, and its returns behind anything but success.
 
         See `sites.error_test`.
         """
-        found = sites.error_test(self._code(caller), callee.address)
+        found = sites.error_test(self._code(caller), callee.address, error)
         if found is None:
             return None
         return self._site(caller, *found[0]), tuple(self._site(caller, *each) for each in found[1])

@@ -23,7 +23,7 @@ MACHINES = {62: "x86_64", 183: "aarch64"}
 """e_machine (elf.h: EM_X86_64, EM_AARCH64) -> the name `uname -m` has for it."""
 _RELATIVE = {"x86_64": 8, "aarch64": 1027}
 """R_X86_64_RELATIVE and R_AARCH64_RELATIVE (elf.h)."""
-_PT_LOAD, _PT_DYNAMIC, _PT_NOTE, _PT_TLS = 1, 2, 4, 7
+_PT_LOAD, _PT_DYNAMIC, _PT_NOTE = 1, 2, 4
 _PF_WRITABLE = 2
 _ET_EXEC, _ET_DYN = 2, 3
 _DT_RELA, _DT_RELASZ = 7, 8
@@ -110,8 +110,6 @@ class Elf:
         self.machine = MACHINES[machine]
         self.position_independent = kind == _ET_DYN
         self.segments: list[Segment] = []
-        self.thread_local_bytes = 0
-        """Size of the program's thread-local variables, in whole words."""
         self._notes: list[tuple[int, int]] = []
         self._dynamic: tuple[int, int] | None = None
         table_offset, entry_size, entries = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
@@ -124,8 +122,6 @@ class Elf:
                 self.segments.append(Segment(offset, address, size, bool(flags & _PF_WRITABLE), memory))
             elif kind == _PT_NOTE:
                 self._notes.append((offset, size))
-            elif kind == _PT_TLS:
-                self.thread_local_bytes = memory + 7 & ~7
             elif kind == _PT_DYNAMIC:
                 self._dynamic = offset, size
 

@@ -14,6 +14,7 @@ from otel_goprobe.gobinary.lines import read_line
 
 if TYPE_CHECKING:
     from otel_goprobe.gobinary.elf import Elf
+    from otel_goprobe.gobinary.moduledata import Module
     from otel_goprobe.gobinary.pclntab import FunctionTable
 
 _MAX_DEPTH = 64
@@ -33,8 +34,8 @@ class Frame:
     """Its code is part of the next outer frame's function."""
 
 
-def read_frames(elf: Elf, functions: FunctionTable, funcdata_address: int, text_offset: int) -> tuple[Frame, ...]:
-    """Return the calls that the instruction at an offset from the text's start belongs to, innermost first.
+def read_frames(elf: Elf, functions: FunctionTable, module: Module, address: int) -> tuple[Frame, ...]:
+    """Return the calls that the instruction at an address belongs to, innermost first.
 
     Returns:
         None of them where no function is.
@@ -42,6 +43,7 @@ def read_frames(elf: Elf, functions: FunctionTable, funcdata_address: int, text_
     Raises:
         ValueError, IndexError, struct.error: a table is damaged.
     """
+    text_offset = module.text_offset(address)
     row = functions.row_at(text_offset)
     if row is None:
         return ()
@@ -55,7 +57,7 @@ def read_frames(elf: Elf, functions: FunctionTable, funcdata_address: int, text_
         file, line = (source.file, source.line) if source else ("", 0)
         if index < 0 or tree is None:
             return (*frames, Frame(functions.name_of(row), file, line))
-        call = funcdata_address + tree + index * functions.layout.call_bytes + functions.layout.call_name
+        call = module.funcdata + tree + index * functions.layout.call_bytes + functions.layout.call_name
         name, within = struct.unpack("<ii", elf.read(call, 8))
         frames.append(Frame(functions.name_at(name), file, line, inlined=True))
     raise ValueError("an inline tree has no root")

@@ -159,17 +159,22 @@ def results(code: Code, callee: int, numbers: Sequence[int], entries: Collection
     return found
 
 
-def error_test(code: Code, callee: int) -> tuple[Place, list[Place]] | None:
+def error_test(code: Code, callee: int, error: int = 2) -> tuple[Place, list[Place]] | None:
     """Where the function asks whether its call of `callee`, results (value, error), failed; and its other returns.
 
     Other paths may come to the same question, with results in the same registers: those are the two that net/http's
     Transport has, for HTTP/1 and HTTP/2.
 
+    Args:
+        code: the caller.
+        callee: address of the function called.
+        error: number of the result that holds the error's type, from 1: 2 behind one word, 3 behind an interface.
+
     Returns:
         The emulated branch, taken or not, that follows the call, and every way out that isn't behind its branch for a
         nil error: both together see each end once. None where the code has no such shape.
     """
-    found = _asking(code, callee)
+    found = _asking(code, callee, error)
     if found is None:
         return None
     branch, success = found
@@ -189,27 +194,23 @@ def error_test(code: Code, callee: int) -> tuple[Place, list[Place]] | None:
     ), others
 
 
-def _asking(code: Code, callee: int) -> tuple[Instruction, int] | None:
+def _asking(code: Code, callee: int, error: int) -> tuple[Instruction, int] | None:
     """The emulated branch on the error of the one call of `callee`, and where it leads without an error."""
     instructions = code.instructions if code.machine.may_refer(code, callee) else ()
     at = [index for index, each in enumerate(instructions) if each.target == callee]
     computed = any(each.kind in {Kind.SWITCH, Kind.COMPUTED} for each in instructions)
     if len(at) != 1 or computed or instructions[at[0]].kind is not Kind.CALL:
         return None
-    watched = _names(code.machine, (1, 2, 3))
+    watched = _names(code.machine, range(1, error + 2))
     before = instructions[at[0]]
     for each in instructions[at[0] + 1 :]:
         if each.kind is not Kind.PLAIN:
-            success = code.machine.nil_target(before, each, _ERROR) if each.kind is Kind.CONDITIONAL else None
+            success = code.machine.nil_target(before, each, error) if each.kind is Kind.CONDITIONAL else None
             return None if success is None or each.cost is not Cost.EMULATED else (each, success)
         if watched.intersection(code.machine.written(each)):
             return None
         before = each
     return None
-
-
-_ERROR = 2
-"""Number of the result that holds an error's type, behind one result of one word."""
 
 
 def _reached(code: Code, starts: Sequence[int], but: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""Where a thread of a Go program keeps its goroutine's g: an offset from the thread pointer; for `GoBinary.g_offset`.
+"""Where a thread of a Go program keeps its goroutine's g: an offset from the thread pointer; for tools/registry.py.
 
 The runtime's assembly loads it (``get_tls``, ``g(CX)`` in runtime/asm_amd64.s), so the offset stands in its code; in a
 position-independent program it is what the linker puts into the one variable that this code reads. Stripped programs
@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from otel_goprobe.gobinary.binary import GoBinary
 
 _DIRECT = re.compile(rb"\x64[\x48\x4c]\x8b[\x04\x0c\x14\x1c\x24\x2c\x34\x3c]\x25(.{4})", re.DOTALL)
 """``mov %fs:offset, %register``: 64, REX.W, 8b /r with a SIB byte of neither base nor index, 4 bytes of offset."""
@@ -22,20 +22,21 @@ FUNCTIONS = ("runtime.mcall", "runtime.systemstack", "runtime.morestack", "runti
 """Those that load or store it: src/runtime/asm_amd64.s, Go 1.19 to 1.27."""
 
 
-def g_offset(code: Callable[[str], bytes], thread_local_bytes: int) -> int | None:
-    """Return the offset of g from the thread pointer, negative on x86-64; None if it can't be told.
+def g_offset(binary: GoBinary) -> int | None:
+    """Return the offset of g from the thread pointer, negative on x86-64; None if it can't be told, as on arm64.
 
-    Args:
-        code: name of a function -> its bytes, none where it isn't there.
-        thread_local_bytes: size of the program's thread-local variables, aligned, 0 where it has no such segment. If g
-            is the only one, it tells the offset too.
+    Raises:
+        UnsupportedBinaryError: the executable is damaged.
     """
-    for name in FUNCTIONS:
-        content = code(name)
+    if binary.machine != "x86_64":
+        return None
+    found = binary.functions(FUNCTIONS)
+    for function in (found[name] for name in FUNCTIONS if name in found):
+        content = binary.read(function.address, function.size)
         for pattern, group in ((_DIRECT, 1), (_IMMEDIATE, 2)):
-            found = pattern.search(content)
-            if found:
-                offset = int.from_bytes(found[group], "little", signed=True)
+            match = pattern.search(content)
+            if match:
+                offset = int.from_bytes(match[group], "little", signed=True)
                 if offset < 0 and offset % 8 == 0:
                     return offset
-    return -thread_local_bytes if thread_local_bytes == 8 else None
+    return None

@@ -284,6 +284,13 @@ class Types:
             offset >>= 1
         return Field(name, offset, self._elf.u64(kind), self.name(kind), kind)
 
+    def address(self, name: str) -> int | None:
+        """Address of what describes a named type, or a pointer to one (``*net.TCPConn``); None if there is none."""
+        found = self.find(name.removeprefix("*"))
+        if len(found) != 1:
+            return None
+        return self._pointers_to[found[0]] if name.startswith("*") else found[0]
+
     # --- itabs -------------------------------------------------------------------------------------------------------
 
     def itab(self, concrete: str, interface: str) -> int | None:

@@ -24,7 +24,7 @@ from otel_goprobe.kernel.maps import NO_EXIST
 from otel_goprobe.kernel.syscalls import ATTACH_CGROUP_SOCK_OPS, ATTACH_SK_MSG_VERDICT, bpf, libc, syscall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from otel_goprobe.kernel.loader import Program
 
@@ -229,8 +229,8 @@ def _borrowed(pidfd: int, descriptor: int) -> socket.socket | None:
         return None
 
 
-def _client_sockets(pid: int, pidfd: int) -> Iterator[_Connected]:
-    """TCP connections to other hosts that the process made itself: not those to a port that it listens on."""
+def _client_sockets(pid: int, pidfd: int, served: Collection[int]) -> Iterator[_Connected]:
+    """TCP connections that the process made itself: not those to a port of its own, nor within the host to `served`."""
     connected: list[_Connected] = []
     listening: set[int] = set()
     for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names are what is wanted
@@ -248,7 +248,7 @@ def _client_sockets(pid: int, pidfd: int) -> Iterator[_Connected]:
                     listening.add(local[1])
                     continue
                 remote = borrowed.getpeername()[:2]  # ENOTCONN while it connects
-            if not is_local(local[0], remote[0]):
+            if not (is_local(local[0], remote[0]) and remote[1] in served):
                 connected.append(_Connected(int(name), local[1], tuple_of(local, remote)))
     return (one for one in connected if one.local_port not in listening)
 
@@ -312,7 +312,8 @@ class Sockets:
         except OSError as error:
             raise TargetGoneError(f"process {pid} has ended") from error
         try:
-            for one in _client_sockets(pid, pidfd):
+            served = {number for (number,) in _U32.iter_unpack(self.program.maps["wire_served"].items()[0])}
+            for one in _client_sockets(pid, pidfd, served):
                 borrowed = _borrowed(pidfd, one.descriptor)
                 if borrowed is None:
                     continue
@@ -331,8 +332,13 @@ class Sockets:
         self.program.maps["wire_armed"].delete(key)
         self.program.maps["wire_sockets"].update(key, _SOCKET.pack(slot, 1))
 
+    def serve(self, ports: Iterable[int], slot: int) -> None:
+        """Note the ports on which a target listens: to them, no header is needed within the host."""
+        for port in ports:
+            self.program.maps["wire_served"].update(_U32.pack(port), _U32.pack(slot))
+
     def forget(self, slot: int) -> None:
-        """Let go of a target's sockets, which from then on are as they were, and of those it has yet to make."""
+        """Let go of a target's ports, of its sockets, which are as they were from then on, and of those to come."""
         for key, (link, slots) in tuple(self._cgroups.items()):
             slots.discard(slot)
             if not slots:
@@ -342,6 +348,10 @@ class Sockets:
         for tgid, of_slot in zip(_U32.iter_unpack(tgids), _U32.iter_unpack(slots_of), strict=True):
             if of_slot[0] == slot:
                 self.program.maps["tgid_slots"].delete(_U32.pack(*tgid))
+        served = self.program.maps["wire_served"]
+        for (port,), (of_slot,) in zip(*map(_U32.iter_unpack, served.items()), strict=True):
+            if of_slot == slot:
+                served.delete(_U32.pack(port))
         sockets = self.program.maps["wire_sockets"]
         keys, values = sockets.items()
         for (connection,), (of_slot, _) in zip(_KEY.iter_unpack(keys), _SOCKET.iter_unpack(values), strict=True):

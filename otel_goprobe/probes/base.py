@@ -6,7 +6,7 @@ Roles, in the order in which a reader meets them:
   records into columns; its C source has the same stem under ``bpf/probes/``.
 - `Hook`: one BPF program and where it runs. `ends` are attached before `starts`, and no start without its ends.
 - `At…`: a place, resolved against an executable: it gives `Site`s or says why there are none.
-- `Field`, `Itab`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what the C code must know of the executable; each a
+- `Field`, `Itab`, `Type`, `StructPresent`, `Variable`, `ReadOnly`, `Block`: what C must know of the executable; each a
   member of ``struct target``.
 
 registry.py turns all declarations into the C unit, selection.py those and an executable into a plan.
@@ -143,10 +143,12 @@ class AtErrorTest:
 
     caller: str
     callee: str
+    error: int = 2
+    """Number of the result that holds the error's type, from 1."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return (_error_test(binary, self.caller, self.callee)[0],)
+        return (_error_test(binary, self.caller, self.callee, self.error)[0],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +157,18 @@ class AtOtherReturns:
 
     caller: str
     callee: str
+    error: int = 2
+    """As for `AtErrorTest`."""
 
     def sites(self, binary: GoBinary) -> tuple[Site, ...]:
         """See `Place`."""
-        return _error_test(binary, self.caller, self.callee)[1]
+        return _error_test(binary, self.caller, self.callee, self.error)[1]
 
 
-def _error_test(binary: GoBinary, caller: str, callee: str) -> tuple[Site, tuple[Site, ...]]:
+def _error_test(binary: GoBinary, caller: str, callee: str, error: int) -> tuple[Site, tuple[Site, ...]]:
     _never_inlined(binary, caller)
     _never_inlined(binary, callee)
-    found = binary.error_test(_function(binary, caller), _function(binary, callee))
+    found = binary.error_test(_function(binary, caller), _function(binary, callee), error)
     if found is None:
         raise UnplaceableError(f"no cheap place where {caller} asks for the error of {callee}")
     return found
@@ -226,6 +230,8 @@ class Hook:
     """False where the executable has no use for it, which is not worth a word."""
     option: str = ""
     """Attached only where the run has this option."""
+    unless: str = ""
+    """Not attached where the run has this option."""
     writes: bool = False
     """Its programs write into the target's memory, which not every kernel loads; only with an option."""
 
@@ -264,6 +270,21 @@ class Itab:
     def of(self) -> str:
         """What is asked of the executable, in words."""
         return f"itab of {self.concrete} for {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Address of what describes a named type, or a pointer to one, before load bias, for C a ``u64``; 0 if unknown."""
+
+    member: str
+    name: str
+    lost: str = ""
+    """What a user misses without it."""
+
+    @property
+    def of(self) -> str:
+        """What is asked of the executable, in words."""
+        return f"type {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +351,7 @@ class ReadOnly:
         return "end of what is read-only"
 
 
-Fact = Field | Itab | StructPresent | Variable | ReadOnly | Block
+Fact = Field | Itab | Type | StructPresent | Variable | ReadOnly | Block
 
 
 class Conversion(Protocol):

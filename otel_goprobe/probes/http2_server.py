@@ -1,7 +1,7 @@
 """HTTP/2 servers of net/http: what is probed; a request's record becomes the SERVER span that HTTP/1's does.
 
-Two hits a request on emulated instructions: the start of ``runHandler``, with which a request's goroutine begins, and of
-``handlerDone``, which it calls behind a handler that returned. A panic or runtime.Goexit passes the closure that
+Two hits a request on emulated instructions: the start of ``runHandler``, with which a request's goroutine begins, and
+of ``handlerDone``, which it calls behind a handler that returned. A panic or runtime.Goexit passes the closure that
 ``runHandler`` defers, where the stream is reset. http_server.py's hooks in ``ServeMux`` tell the route.
 
 Since Go 1.27 the code is a package of its own, with the names of golang.org/x/net/http2, from which it was made; that
@@ -31,14 +31,19 @@ def method(prefix: str, receiver: str, name: str) -> str:
     return f"{package}{dot}(*{start}{receiver}).{name}"
 
 
-def linked(*prefixes: str) -> Callable[[GoBinary], bool]:
-    """Return what tells whether an executable answers by one of these packages."""
-    names = [method(prefix, "serverConn", "runHandler") for prefix in prefixes]
+def linked_by(receiver: str, name: str, *prefixes: str) -> Callable[[GoBinary], bool]:
+    """Return what tells whether an executable has this method of one of these packages."""
+    names = [method(prefix, receiver, name) for prefix in prefixes]
     return lambda binary: bool(binary.functions(names))
 
 
+def linked(*prefixes: str) -> Callable[[GoBinary], bool]:
+    """Return what tells whether an executable answers by one of these packages."""
+    return linked_by("serverConn", "runHandler", *prefixes)
+
+
 def hooks(stem: str, *prefixes: str) -> tuple[Hook, ...]:
-    """Return the hooks of a package: programs ``<stem>_…``, at the functions of the first of `prefixes` that is there."""
+    """Return a package's hooks: programs ``<stem>_…``, at the functions of the first of `prefixes` that is there."""
     run = [method(prefix, "serverConn", "runHandler") for prefix in prefixes]
     done = [method(prefix, "responseWriter", "handlerDone") for prefix in prefixes]
     panicked = [

@@ -43,6 +43,7 @@ from otel_goprobe.probes.base import (
 )
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
+from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
 from otel_goprobe.spans import derive, dictionary
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ CANCELLATIONS = frozenset(("net.canceledError",))
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
-_WRITE_HEADERS = "net/http.Header.writeSubset"
 _PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "$&+,/:;=@"
 """What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
@@ -329,21 +329,15 @@ LIBRARY = Library(
         ),
         Hook(
             Role.DETAIL,
-            (Way("http_client_goroutine", AtReturns("runtime.newproc1")),),
+            (
+                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+            ),
             lost="parents over several goroutines",
             option="lineage",
         ),
         *channels.HOOKS,
-        Hook(
-            Role.DETAIL,
-            (
-                Way("write_request_headers", AtCalls("net/http.(*Request).write", _WRITE_HEADERS)),
-                Way("write_request_headers", AtStart(_WRITE_HEADERS, arguments=(1, 2, 3))),
-            ),
-            lost="traceparent headers over TLS to other hosts",
-            option="write",
-            writes=True,
-        ),
+        WRITE_HOOK,
         Hook(
             Role.START,
             (Way("http_client_request_start", AtStart(_ROUND_TRIP, arguments=(2,))),),
@@ -360,11 +354,7 @@ LIBRARY = Library(
         Field("persist_conn_conn", "net/http.persistConn", "conn"),
         Field("persist_conn_nwrite", "net/http.persistConn", "nwrite"),
         Field("persist_conn_tls_state", "net/http.persistConn", "tlsState"),
-        Field("persist_conn_bw", "net/http.persistConn", "bw"),
-        Field("buffered_writer_err", "bufio.Writer", "err"),
-        Field("buffered_writer_buf", "bufio.Writer", "buf"),
-        Field("buffered_writer_n", "bufio.Writer", "n"),
-        Field("buffered_writer_wr", "bufio.Writer", "wr"),
+        *WRITE_FACTS,
         Field("op_error_err", "net.OpError", "Err"),
         Field("request_method", "net/http.Request", "Method", lost="http.request.method"),
         Field("request_url", "net/http.Request", "URL", required=True),

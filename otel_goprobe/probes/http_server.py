@@ -305,6 +305,17 @@ LIBRARY = Library(
             ),
             lost="all requests",
             address="http_server_start_address",
+            unless="follows_b3",
+        ),
+        Hook(
+            Role.START,
+            (
+                Way("http_server_request_start_b3", AtStart(_SERVER, arguments=(2, 3, 4))),
+                Way("http_server_request_read_b3", AfterCalls(_SERVE, "net/http.(*conn).readRequest", results=(1,))),
+            ),
+            lost="all requests",
+            address="http_server_start_address",
+            option="follows_b3",
         ),
     ),
     facts=(
@@ -361,7 +372,8 @@ LIBRARY = Library(
             " || ".join(f"(word) == {int.from_bytes(method.encode(), 'little'):#x}ULL" for method in sorted(METHODS)),
         ),
     ),
-    options=("tracecontext", "user_agent", "url_query"),
+    options=("tracecontext", "b3", "b3multi", "follows_b3", "user_agent", "url_query"),
     counters=("tracestate_dropped",),
+    drops=("http2_prefaces",),
     headers=("http_server.h", "http_server_kept.h", "http_server_route.h"),
 )

@@ -11,7 +11,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from otel_goprobe.model import Unit, UnitProgram
-from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, ReadOnly, StructPresent, Variable
+from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, ReadOnly, StructPresent, Type, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,13 +139,13 @@ def _members() -> Iterable[tuple[str, str]]:
     all_facts = (*SHARED_FACTS, *PARENT_FACTS, *(fact for library in libraries() for fact in library.facts))
     facts = {fact.member: fact for fact in all_facts}.values()
     addresses = [hook.address for library in libraries() for hook in library.hooks if hook.address]
-    words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Variable)))
-    for name in (*addresses, *words, *SAMPLING_U64, *ID_SEEDS):
+    words = (fact.member for fact in facts if isinstance(fact, (Itab, ReadOnly, Type, Variable)))
+    for name in (*dict.fromkeys(addresses), *words, *SAMPLING_U64, *ID_SEEDS):
         yield name, "u64"
     for name in ("active", "tgid", "options", "traits", "generation", "kept_in_flight", *SAMPLING_U32):
         yield name, "u32"
     for fact in facts:
-        if not isinstance(fact, (Itab, ReadOnly, Variable)):
+        if not isinstance(fact, (Itab, ReadOnly, Type, Variable)):
             yield fact.member, "u16"
 
 
@@ -199,6 +199,8 @@ def unit(sources: Path) -> Unit:
             sources / "include/sampling.h",
             sources / "include/go.h",
             sources / "include/span.h",
+            sources / "include/b3.h",
+            sources / "include/b3_read.h",
             sources / "include/sockets.h",
             sources / "include/connections.h",
             sources / "include/exponential.h",

@@ -22,6 +22,7 @@ from otel_goprobe.probes.base import (
     ReadOnly,
     Role,
     StructPresent,
+    Type,
     Variable,
     Way,
 )
@@ -139,7 +140,7 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
     return Plan(
         probes=tuple(
-            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option)
+            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
             for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
             if hook.way
         ),
@@ -179,7 +180,7 @@ def _skipped(outcome: LibraryOutcome) -> Iterator[Skipped]:
         if hook.way is None:
             yield Skipped(f"{path}: {hook.hook.lost}", hook.reason, hook.hook.option)
     for fact in outcome.facts:
-        if fact.reason and isinstance(fact.fact, (Field, Variable)) and fact.fact.lost:
+        if fact.reason and isinstance(fact.fact, (Field, Type, Variable)) and fact.fact.lost:
             yield Skipped(f"{path}: {fact.fact.lost}", fact.reason)
 
 
@@ -221,7 +222,9 @@ def _value(binary: GoBinary, fact: Fact) -> tuple[int, str] | None:
         return _block(binary, fact)
     if isinstance(fact, ReadOnly):
         return binary.read_only_end, "segments"
-    if isinstance(fact, Itab):
+    if isinstance(fact, Type):
+        address, source = binary.type_address(fact.name), "types"
+    elif isinstance(fact, Itab):
         address, source = binary.itab(fact.concrete, fact.interface), "itabs"
     else:
         address, source = binary.variable(fact.name), "code" if binary.stripped else "symbols"

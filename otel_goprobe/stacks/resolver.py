@@ -105,7 +105,7 @@ class Stacks:
     def _go_frames(self, offset: int) -> tuple[Frame, ...]:
         if self._go is None:
             self._go = gobinary.open_binary(self._executable)
-        return self._go.frames(self._go.address(offset))
+        return self._go.frames(offset)
 
     def _symbol(self, path: str, offset: int) -> str:
         if path not in self._symbols:

@@ -6,6 +6,7 @@ them, so that ``--help`` doesn't wait for what they need.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import pkgutil
@@ -22,6 +23,13 @@ def stems() -> tuple[str, ...]:
     """Return the names of all tools, in order."""
     known = {module.name for module in pkgutil.iter_modules(__path__)} - _NO_TOOLS
     return tuple(sorted(name for name in known if "_" not in name))
+
+
+def summary(stem: str) -> str:
+    """Return what a tool is about, the first line of its module's docstring, without importing it."""
+    text = pkgutil.get_data(__name__, f"{stem}.py") or b""
+    first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return first.partition("``: ")[2]
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 Roles, in the order in which a reader meets them:
 
-- `Tool`: one instrument that is not a library: its module holds this value as ``TOOL`` and an `Instrument`; its C source
+- `Tool`: one instrument that is no library: its module holds this value as ``TOOL`` and an `Instrument`; its C source
   has the same stem under ``bpf/tools/`` and is a unit of its own, which shares the core's maps.
 - `Tracepoint`: a BPF program on a raw tracepoint of the kernel. `probes.base.Hook`: one on a Go function.
 - `Instrument`: turns the records of one run into events, and keeps the rows of the tool's table.
@@ -14,7 +14,7 @@ A record begins with ``struct tool_header`` (bpf/include/tool.h).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -57,6 +57,19 @@ class Column:
     """``B`` and ``s`` are shown with a prefix."""
 
 
+class Map(Protocol):
+    """A BPF map; kernel.Map is one."""
+
+    def items(self) -> tuple[bytes, bytes]:
+        """Return every key of a hash at a moment and its value, each one behind the other."""
+
+    def update(self, key: bytes, value: bytes) -> None:
+        """Write one element."""
+
+    def delete(self, key: bytes) -> bool:
+        """Delete one element; tell whether there was one."""
+
+
 class Surroundings(Protocol):
     """What an instrument may ask while it turns records into events; tooling.py is it."""
 
@@ -65,6 +78,9 @@ class Surroundings(Protocol):
 
     def target(self, slot: int) -> Target | None:
         """Return the target that has a slot, or had it last."""
+
+    def map_of(self, stem: str, name: str) -> Map:
+        """Return one of a tool's maps."""
 
     def stack(self, slot: int, pcs: Sequence[int]) -> tuple[Frame, ...]:
         """Return a stack's frames, innermost first."""
@@ -107,9 +123,7 @@ class Tool:
     """One instrument."""
 
     stem: str
-    """Of its files; the name of its command."""
-    summary: str
-    """A line for ``--help``."""
+    """Of its files; the name of its command, whose help is the first line of its module's docstring."""
     examples: str
     """Command lines, one a line."""
     record: str
@@ -130,5 +144,5 @@ class Tool:
     """Of its command, besides those that every tool has."""
     bpftrace: Callable[[Sequence[int]], str] | None = None
     """Returns an equivalent bpftrace script for some processes."""
-    sources: tuple[str, ...] = field(default=())
-    """Headers under ``bpf/include/`` besides those that every tool has."""
+    structs: tuple[str, ...] = ()
+    """Others of its C structs that a table of layouts is wanted of."""

@@ -1,4 +1,4 @@
-"""``otel-goprobe opens``: files that targets open, by the Go function that does it and the route that it works for."""
+"""``otel-goprobe opens``: Files that Go processes open, by function and route."""
 
 from __future__ import annotations
 
@@ -78,7 +78,6 @@ END {{ clear(@path); }}
 
 TOOL = Tool(
     stem="opens",
-    summary="Files that Go processes open, by function and route.",
     examples="sudo otel-goprobe opens --pid 1234\nsudo otel-goprobe opens --exe '*/shop' --for 30s --json",
     record="opens_record",
     columns=(

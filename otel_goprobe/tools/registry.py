@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_goprobe.gobinary import threads
 from otel_goprobe.model import Plan, Unit, UnitProgram
 from otel_goprobe.probes import registry, selection
 from otel_goprobe.probes.base import Field, Itab, ReadOnly, Variable
@@ -23,7 +24,6 @@ FACTS = (
     Field("m_curg", "runtime.m", "curg"),
 )
 """What bpf/include/tool.h asks for. Source of the names: src/runtime/runtime2.go."""
-_SHARED = ("trace.h", "ids.h", "sampling.h", "go.h", "span.h", "sockets.h", "connections.h", "exponential.h", "red.h")
 
 
 def counters(of: Tool) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def counters(of: Tool) -> tuple[str, ...]:
 def plan(of: Tool, binary: GoBinary) -> Plan:
     """Decide where a tool's hooks go in an executable; `Plan.values` are members of ``struct tool_target``."""
     found = selection.select_hooks(binary, of.stem, of.hooks, (*FACTS, *of.facts))
-    g_offset = binary.g_offset()
+    g_offset = threads.g_offset(binary)
     return Plan(found.probes, {**found.values, "g_offset": (g_offset or 0) & (2**64 - 1)}, found.skipped)
 
 
@@ -63,27 +63,23 @@ def _header(of: Tool) -> str:
 
 
 def unit(of: Tool, sources: Path) -> Unit:
-    """Return a tool's unit; it is loaded with the core's maps.
+    """Return a tool's unit: all of the core's headers, of which it uses some, and its own; loaded with the core's maps.
 
     Args:
         of: the tool.
         sources: the folder ``bpf/`` of this installation.
     """
-    headers = (name for library in registry.libraries() for name in library.headers if not name.endswith("_kept.h"))
     return Unit(
         name=f"tool-{of.stem}",
         header=_header(of),
         sources=(
-            *(sources / "include" / name for name in _SHARED),
-            sources / "include/live.h",
-            *(sources / "probes" / name for name in headers if name == "http_server.h"),
+            *(source for source in registry.unit(sources).sources if source.suffix == ".h"),
             sources / "include/tool.h",
-            *(sources / "include" / name for name in of.sources),
             sources / "tools" / f"{of.stem}.bpf.c",
         ),
         programs=(
             *(UnitProgram(way.program) for hook in of.hooks for way in hook.ways),
             *(UnitProgram(each.program, "raw_tracepoint", each.event) for each in of.tracepoints),
         ),
-        structs=(of.record, "tool_header", "tool_target"),
+        structs=(of.record, "tool_header", "tool_target", *of.structs),
     )

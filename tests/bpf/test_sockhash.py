@@ -180,7 +180,7 @@ def test_many_heads_in_a_row(watched: Watched, hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sockets_from_before(cache_dir: Path, hosts: Hosts, family: str) -> None:
-    """Taken in by pidfd_getfd; listening and accepted sockets aren't, nor those within the host."""
+    """Taken in by pidfd_getfd; listening and accepted sockets aren't, nor those to traced servers of the host."""
     request = b"GET / HTTP/1.1\r\nHost: far\r\n\r\n"
     with (
         Exchange(hosts, family) as connection,
@@ -189,6 +189,7 @@ def test_sockets_from_before(cache_dir: Path, hosts: Hosts, family: str) -> None
         socket.create_connection(local_listener.getsockname()),
     ):
         connection.client.sendall(request)
+        unit.sockets.serve([local_listener.getsockname()[1]], SLOT)
         assert unit.watch() == 1
         assert unit.is_member(connection)
         assert len(unit.program.maps["wire_sockets"].keys()) == 1
@@ -197,8 +198,8 @@ def test_sockets_from_before(cache_dir: Path, hosts: Hosts, family: str) -> None
         assert connection.arrived() == request + injected(request)
 
 
-def test_sockets_within_the_host_are_left_alone(watched: Watched, hosts: Hosts) -> None:
-    """Loopback of both families, mapped addresses, and an address of the host's own."""
+def test_sockets_within_the_host_are_left_alone_if_their_server_is_traced(watched: Watched, hosts: Hosts) -> None:
+    """Loopback of both families, mapped addresses, an address of the host's own; any other server's are taken in."""
 
     def listener(family: int, address: str) -> socket.socket:
         return inside(hosts.near, lambda: socket.create_server((address, 0), family=family))
@@ -213,8 +214,17 @@ def test_sockets_within_the_host_are_left_alone(watched: Watched, hosts: Hosts) 
     ):
         with listener(family, address) as listening:
             port = listening.getsockname()[1]
-            with inside(hosts.near, lambda to=(target, port): socket.create_connection(to)):
-                assert watched.program.maps["wire_sockets"].keys() == []
+
+            def members(target: str = target, port: int = port) -> int:
+                before = watched.program.maps["wire_sockets"].keys()  # those that are closed at one end, too
+                with inside(hosts.near, lambda: socket.create_connection((target, port))):
+                    return len(set(watched.program.maps["wire_sockets"].keys()) - set(before))
+
+            assert members() == 1
+            watched.sockets.serve([port], SLOT)
+            assert members() == 0
+    watched.sockets.forget(SLOT)
+    assert watched.program.maps["wire_served"].keys() == []
 
 
 def test_another_process_is_left_alone(cache_dir: Path, hosts: Hosts) -> None:

@@ -131,3 +131,57 @@ def test_without_the_propagator(server: Target, receiver: Receiver) -> None:
     (span,) = traced(server, receiver, [[("traceparent", GOOD)]], OTEL_PROPAGATORS="none")
     assert span.parent_span_id == ""
     assert span.trace_id != TRACE_ID
+
+
+B3_TRACE = "80f198ee56343ba864fe8b2a57d3eff7"
+B3_SPAN = "e457b5a2e4d86bd1"
+
+
+def b3_of(trace: str = B3_TRACE, sampled: str = "1") -> list[tuple[str, str]]:
+    """Return the headers of B3's older form."""
+    return [("X-B3-TraceId", trace), ("X-B3-SpanId", B3_SPAN), ("X-B3-Sampled", sampled)]
+
+
+def test_b3_is_followed_where_it_is_asked_for(server: Target, receiver: Receiver) -> None:
+    """Either form, among other headers; W3C's wins; the caller's decision is honoured."""
+    short = "0" * 16 + B3_TRACE[16:]
+    cases: list[tuple[Headers, tuple[str, str] | None]] = [
+        ([("b3", f"{B3_TRACE}-{B3_SPAN}-1")], (B3_TRACE, B3_SPAN)),
+        ([*many(23), ("B3", f"{B3_TRACE[16:]}-{B3_SPAN}-d"), ("tracestate", "k=v")], (short, B3_SPAN)),
+        ([("b3", f"{B3_TRACE}-{B3_SPAN}")], (B3_TRACE, B3_SPAN)),
+        ([*b3_of(), *many(41)], (B3_TRACE, B3_SPAN)),
+        (b3_of(B3_TRACE[16:]), (short, B3_SPAN)),
+        ([*b3_of()[:2], ("X-B3-Flags", "1")], (B3_TRACE, B3_SPAN)),
+        ([("b3", f"{B3_TRACE}-{B3_SPAN}-1"), ("traceparent", GOOD)], (TRACE_ID, PARENT)),
+        ([("b3", "1")], None),
+        ([("b3", f"{B3_TRACE}-{B3_SPAN}-1"), ("b3", f"{B3_TRACE}-{B3_SPAN}-1")], None),
+        (b3_of()[:1], None),
+        ([("b3", "no")], None),
+    ]
+    denied: list[Headers] = [
+        [("b3", f"{B3_TRACE}-{B3_SPAN}-0")],
+        [("b3", "0")],
+        b3_of(sampled="0"),
+        b3_of(sampled="0")[2:],
+    ]
+    names = "tracecontext,b3,b3multi"
+    with Agent("--pid", str(server.pid), environment={**receiver.environment, "OTEL_PROPAGATORS": names}) as agent:
+        agent.attached()
+        for headers in (*(headers for headers, _ in cases), *denied):
+            send(server.port, headers)
+        outcome = agent.stop()
+    assert (outcome.exported, outcome.dropped) == (len(cases), {"sampled_out": len(denied)})
+    for span, (headers, expected) in zip(receiver.spans, cases, strict=True):
+        if expected:
+            assert (span.trace_id, span.parent_span_id) == expected, headers
+        else:
+            assert span.parent_span_id == "", headers
+        assert span.trace_state == "", headers
+
+
+def test_b3_is_nothing_to_those_who_have_not_asked(server: Target, receiver: Receiver) -> None:
+    """The default is W3C's; b3 alone doesn't read the older form."""
+    headers = [("b3", f"{B3_TRACE}-{B3_SPAN}-1"), *b3_of()]
+    traced(server, receiver, [headers])
+    spans = traced(server, receiver, [b3_of()], OTEL_PROPAGATORS="b3")
+    assert [span.parent_span_id for span in spans] == ["", ""]

@@ -109,3 +109,45 @@ def test_we_call_the_sdk(tmp_path: Path) -> None:
         assert (outcome.exported, outcome.dropped) == (2 * REQUESTS, {})
         links = [*own_spans(spans), *receiver.links()]
     one_trace_each(read_log(front_log), read_log(back_log), links)
+
+
+def test_we_call_the_sdk_on_the_same_host(tmp_path: Path) -> None:
+    """No agent traces the server, so that the connection joins nothing: it gets the header, as on another host."""
+    spans, front_log, back_log = (tmp_path / name for name in ("spans", "front", "back"))
+    with ExitStack() as stack:
+        theirs = go_binary("otel_sdk", language="1.26.0")
+        back = stack.enter_context(Target(theirs, "-log", str(back_log), "-spans", str(spans)))
+        to = f"http://127.0.0.1:{back.port}"
+        front = stack.enter_context(Target(go_binary("propagation"), "-log", str(front_log), "-to", to))
+        receiver = stack.enter_context(Links())
+        agent = stack.enter_context(
+            Agent("--pid", str(front.pid), "--propagation", "wire", environment=receiver.environment)
+        )
+        agent.attached()
+        ask([], "127.0.0.1", front.port)
+        outcome = agent.stop()
+        front.stop()
+        back.stop()
+        assert (outcome.exported, outcome.dropped) == (2 * REQUESTS, {})
+        links = [*own_spans(spans), *receiver.links()]
+    one_trace_each(read_log(front_log), read_log(back_log), links)
+
+
+def test_we_call_ourselves_on_the_same_host_without_a_header(tmp_path: Path) -> None:
+    """With --propagation wire, too: the connection is enough where both ends are traced."""
+    front_log, back_log = tmp_path / "front", tmp_path / "back"
+    with ExitStack() as stack:
+        back = stack.enter_context(Target(go_binary("propagation"), "-log", str(back_log)))
+        to = f"http://127.0.0.1:{back.port}"
+        front = stack.enter_context(Target(go_binary("propagation"), "-log", str(front_log), "-to", to))
+        receiver = stack.enter_context(Links())
+        pids = ("--pid", str(back.pid), "--pid", str(front.pid))
+        agent = stack.enter_context(Agent(*pids, "--propagation", "wire", environment=receiver.environment))
+        agent.attached(2)
+        ask([], "127.0.0.1", front.port)
+        agent.stop()
+        front.stop()
+        back.stop()
+    verdict = judge(read_log(front_log), read_log(back_log), receiver.links())
+    assert (verdict.client.right, verdict.back.right, verdict.extra) == (REQUESTS, REQUESTS, 0)
+    assert not any(line.traceparent for line in read_log(back_log))

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from kernels.guest import ATTACH_S, STOP_S, Guest
 from kernels.results import ATTACH_WAY, PREEMPTION
 from otel_goprobe import kernel, probes
 from otel_goprobe.kernel import bundle
+from otel_goprobe.model import SpanKind
 
 PYTEST_S = 900.0
 ANSWER_S = 120.0
@@ -188,7 +190,7 @@ def reexec(guest: Guest) -> str:
 
 
 def launched(guest: Guest) -> str:
-    """``run -- CMD`` misses nothing, not even the first request."""
+    """``run -- CMD`` misses nothing, not even the first request: each is a client's span and the server's."""
     program = [str(guest.server), "-self", str(REQUESTS), "-exit", "7"]
     with (
         Receiver() as receiver,
@@ -196,8 +198,8 @@ def launched(guest: Guest) -> str:
     ):
         outcome = agent.wait(ATTACH_S)
     assert outcome.code == 7, outcome
-    assert (outcome.started, outcome.exported, outcome.dropped) == (REQUESTS, REQUESTS, {}), outcome
-    assert len(receiver.spans) == REQUESTS
+    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * REQUESTS, 2 * REQUESTS, {}), outcome
+    assert Counter(span.kind for span in receiver.spans) == {SpanKind.SERVER: REQUESTS, SpanKind.CLIENT: REQUESTS}
     return f"{REQUESTS} of {REQUESTS}"
 
 
@@ -251,7 +253,7 @@ def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
         "Agent ended by `kill -9`": killed,
         "`--propagation wire`, to another host": hosts.wire,
         "`--propagation write`, TLS to another host": hosts.write,
-        "The same, agents ended by `kill -9` under load": hosts.write_killed,
+        "`--propagation write`, agents ended by `kill -9`": hosts.write_killed,
     }
     return {name: check for name, check in every.items() if text.lower() in name.lower()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from harness.agent import Agent
@@ -24,6 +25,8 @@ WAIT_S = 300.0
 KINDS = ("get", "post", "chunked", "expect", "file", "own", "raw", "many", "header", "close", "long")
 REQUESTS = 23
 MIXED_REQUESTS = 307
+NICE = ("nice", "-n", "19")
+"""Of programs that never pause: the agents need a processor as well."""
 BUFFER_BYTES = 4096
 """net/http/transport.go, Transport.writeBufferSize."""
 LINE_BYTES = 70
@@ -88,20 +91,26 @@ def is_full(sent: Mapping[str, Any], arrived: Mapping[str, Any], address: str) -
 
 
 def write_killed(guest: Guest) -> str:
-    """Agents come and are killed while requests are under way: none fails or is changed."""
+    """Agents come, two at a time, and are killed while requests are under way: none fails, is changed or has two."""
+    waiting: dict[str, Any] = {"wait_s": WAIT_S, "prefix": NICE}
     with (
         Hosts() as hosts,
-        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", wait_s=WAIT_S) as server,
-        Program(guest.hosts_program, hosts.near, "client", f"https://{server.address}", wait_s=WAIT_S) as client,
+        Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", **waiting) as server,
+        Program(guest.hosts_program, hosts.near, "client", f"https://{server.address}", **waiting) as client,
         Receiver() as receiver,
     ):
-        client.tell("mixed", 1_000_000, -20_000, 8)
-        for _ in range(3):
+        client.tell("mixed", 1_000_000, -20_000, 4)
+        for _ in range(2):
             environment = {**guest.environment, **receiver.environment}
-            with Agent("--pid", str(client.pid), "--propagation", "write", environment=environment) as agent:
-                agent.stderr.wait_for("^attached", timeout_s=ATTACH_S)
-                time.sleep(10)
-                agent.kill()
+            with ExitStack() as stack:
+                agents = []
+                for _ in range(2):
+                    agent = Agent("--pid", str(client.pid), "--propagation", "write", environment=environment)
+                    agents.append(stack.enter_context(agent))
+                    agent.stderr.wait_for("^attached", timeout_s=ATTACH_S)
+                    time.sleep(5)
+                for agent in agents:
+                    agent.kill()
         client.process.kill()
         client.process.wait()
         client.stdout.join()

@@ -229,8 +229,8 @@ def test_all_variables() -> None:
     [
         ("", True, 0),
         ("tracecontext", True, 0),
-        ("baggage, TraceContext ,b3", True, 1),
-        ("b3,jaeger", False, 2),
+        ("baggage, TraceContext ,xray", True, 1),
+        ("b3,jaeger", False, 1),
         ("baggage", False, 0),
         ("none", False, 0),
     ],
@@ -239,6 +239,16 @@ def test_propagators(value: str, followed: bool, warnings: int) -> None:
     """W3C's is the default; what isn't known is warned about by name."""
     read_config = read(OTEL_PROPAGATORS=value)
     assert (read_config.tracecontext, len(read_config.warnings)) == (followed, warnings)
+
+
+def test_propagators_of_b3() -> None:
+    """As the SDKs spell them; each form for itself."""
+    both = read(OTEL_PROPAGATORS="tracecontext,b3,b3multi")
+    assert (both.tracecontext, both.b3, both.b3multi, both.follows_b3, both.warnings) == (True, True, True, True, ())
+    single = read(OTEL_PROPAGATORS="b3")
+    assert (single.tracecontext, single.b3, single.b3multi, single.follows_b3) == (False, True, False, True)
+    assert not read().follows_b3
+    assert not read(OTEL_PROPAGATORS="b3,none").follows_b3
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otel_goprobe.exemplars import Attributes
 
 BOUNDS = next(duration for _, duration in durations().values() if duration.span_kind == SpanKind.SERVER).bounds_s
-KIND = next(kind for kind, (_, duration) in durations().items() if duration.span_kind == SpanKind.SERVER)
+KIND = next(kind for kind, (_, duration) in durations().items() if duration.name == "http.server.request.duration")
 BEGAN = 1_790_000_000_000_000_000
 
 

@@ -8,7 +8,7 @@ from test_gobinary import FUNCTIONS, KINDS, STRUCTS, assert_dwarf_agrees
 
 from otel_goprobe import gobinary, probes
 from otel_goprobe.model import Cost
-from otel_goprobe.probes.base import Role
+from otel_goprobe.probes.base import AtCalls, Role
 
 
 @pytest.mark.versions
@@ -36,6 +36,9 @@ def test_every_release(release: str, kind: str) -> None:
         assert {site.cost for site in sites} == {Cost.EMULATED}
         assert all(binary.return_sites(functions[name]) for name in FUNCTIONS[:5])
         assert binary.calls(functions["net/http.(*conn).serve.func1"], functions["net/http.(*conn).hijacked"])
+        assert [site.cost for site in AtCalls("runtime.newproc.func1", "runtime.runqput").sites(binary)] == [
+            Cost.EMULATED
+        ]
         assert binary.itab("*net/http.response", "net/http.ResponseWriter")
         assert (binary.field("runtime.g", "parentGoid") is not None) is (release >= "1.21")
         header = binary.field("net/http.Request", "Header")

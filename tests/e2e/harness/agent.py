@@ -99,6 +99,7 @@ class Agent:
         prefix: command that starts it: ``setpriv …``.
         program: what stands after ``--``.
         installation: which one is started.
+        subcommand: ``run``, or a tool, which leaves no summary.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class Agent:
         prefix: Sequence[str] = (),
         program: Sequence[str] = (),
         installation: Installation = TREE,
+        subcommand: str = "run",
     ) -> None:
         self._command = installation.command()
         self._folder = tempfile.TemporaryDirectory(prefix="otel-goprobe-test-")
         self._summary = Path(self._folder.name) / "summary.json"
-        line = installation.command("run", *arguments, "--summary-json", str(self._summary))
+        summary = ("--summary-json", str(self._summary)) if subcommand == "run" else ()
+        line = installation.command(subcommand, *arguments, *summary)
         self.process = subprocess.Popen(
             [*prefix, *line, *(["--", *program] if program else [])],
             stdout=subprocess.PIPE,

@@ -40,7 +40,7 @@ class Join:
         )
         self._stdout = Output(self._process.stdout)
         self._stderr = Output(self._process.stderr)
-        self._sent = 0
+        self._sent = self._asked = 0
         try:
             self._stdout.wait_for("^ready$")
         except TimeoutError:
@@ -77,6 +77,18 @@ class Join:
         self._process.stdin.write(f"{count} {concurrency}\n")
         self._process.stdin.flush()
         assert self._stdout.wait_for("^done ", self._sent, SEND_S) == f"done {failing}", self._stderr.text()
+
+    def ask(self, line: str, answer: str) -> str:
+        """Give it a line that isn't for requests of `send`; return the one that it prints then, which has `answer`."""
+        assert self._process.stdin
+        self._asked += 1
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._stdout.wait_for(answer, self._asked)
+
+    def printed(self, pattern: str) -> list[str]:
+        """Return the lines so far in which `pattern` is found."""
+        return self._stdout.matching(pattern)
 
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many connections are open to it, none or at least as many as are asked for.

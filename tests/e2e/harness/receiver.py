@@ -12,6 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
 import grpc  # type: ignore[import-untyped] # it has no annotations
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -52,6 +56,21 @@ class Span:
     status_message: str
     resource: dict[str, Value] = field(repr=False)
     scope: str = field(repr=False)
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a span, or a log record, as it arrived."""
+
+    name: str
+    unix_ns: int
+    attributes: dict[str, Value]
+    severity: str = ""
+    """Of a log record."""
+    body: str = ""
+    trace_id: str = ""
+    span_id: str = ""
 
 
 def _value(any_value: AnyValue) -> Value:
@@ -95,9 +114,30 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
                         status_message=span.status.message,
                         resource=resource,
                         scope=scope_spans.scope.name,
+                        events=tuple(
+                            Event(event.name, event.time_unix_nano, _mapping(event.attributes)) for event in span.events
+                        ),
                     )
                 )
     return spans
+
+
+def decode_logs(request: ExportLogsServiceRequest) -> list[Event]:
+    """Return the log records of one export."""
+    return [
+        Event(
+            record.event_name,
+            record.time_unix_nano,
+            _mapping(record.attributes),
+            record.severity_text,
+            record.body.string_value,
+            record.trace_id.hex(),
+            record.span_id.hex(),
+        )
+        for resource in request.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    ]
 
 
 class _Store:
@@ -166,6 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
             receiver.keep_metrics(ExportMetricsServiceRequest.FromString(body))
             self.answer(receiver.status, ExportMetricsServiceResponse().SerializeToString())
             return
+        if self.path == receiver.logs_path:
+            receiver.logs += decode_logs(ExportLogsServiceRequest.FromString(body))
+            self.answer(receiver.status, ExportLogsServiceResponse().SerializeToString())
+            return
         status = receiver.status if self.path == receiver.path else 404
         answer = b""
         if status == 200:
@@ -209,6 +253,7 @@ class Receiver(_Store):
 
     path = "/v1/traces"
     metrics_path = "/v1/metrics"
+    logs_path = "/v1/logs"
 
     def __init__(self, port: int = 0) -> None:
         super().__init__()
@@ -216,6 +261,7 @@ class Receiver(_Store):
         self.rejects = 0
         self.asked = 0
         self.metrics: list[ExportMetricsServiceRequest] = []
+        self.logs: list[Event] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self._server = _Server(("127.0.0.1", port), _Handler)

@@ -1,0 +1,3 @@
+module otel-goprobe.benchmarks/hop
+
+go 1.24

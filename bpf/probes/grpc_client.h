@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only
+ *
+ * What grpc_client.bpf.c keeps between start and end of a call, and the records that it submits.
+ */
+
+/* Between start and end. grpc and its caller hold the connection and the method's text. */
+struct grpc_client_in_flight {
+	u64 start_ns;
+	u64 span_id;
+	struct trace_context context;
+	u64 parent_span_id; /* 0: a root */
+	u64 parent_g;	    /* where the parent's in-flight value is */
+	u64 bias;	    /* load bias of the executable */
+	u64 client_conn;
+	struct go_string method; /* /package.Service/Method */
+	u32 peer[4];		 /* address as on the wire, IPv4 as ::ffff:a.b.c.d; zeros: not known */
+	u16 peer_port;
+	u16 reserved;
+	struct connection_key connection; /* with the stream; port 0: the span wasn't published */
+};
+
+struct grpc_client_fixed {
+	struct span_header header;
+	u32 peer[4];
+	u16 peer_port;
+	u16 status;
+	u16 method_bytes;
+	u16 target_bytes;
+};
+
+struct grpc_client_record_256 {
+	struct grpc_client_fixed fixed;
+	char method[104];
+	char target[72];
+};
+
+struct grpc_client_record_1024 {
+	struct grpc_client_fixed fixed;
+	char method[688];
+	char target[256];
+};
+
+_Static_assert(sizeof(struct grpc_client_record_256) == 256, "stride of ring_256");
+_Static_assert(sizeof(struct grpc_client_record_1024) == 1024, "stride of ring_1024");
+
+/* By g, as .goid, until a stream has been opened; then by its *clientStream. A unary call stays on its goroutine. */
+BPF_HASH(grpc_client_inflight, struct goroutine_key, struct grpc_client_in_flight, 16384);
+
+/* Interfaces between what NewStream gives and the *clientStream: grpc's own wrapper and those of interceptors, which hold the
+ * next one first. */
+#define GRPC_CLIENT_WRAPPERS 5

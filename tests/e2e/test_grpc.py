@@ -1,0 +1,276 @@
+"""Calls between a gRPC client and a server become two spans each, which say what both programs logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from signal import SIGUSR1
+from typing import TYPE_CHECKING
+
+import pytest
+from goprograms import go_binary
+from harness.agent import Agent
+from harness.client import ask
+from harness.expect import CLOCK_NS, MOST_EXCESS_NS, wall_offset
+from harness.target import Target
+
+if TYPE_CHECKING:
+    from harness.receiver import Receiver, Span, Value
+
+pytestmark = pytest.mark.root
+
+SERVER, CLIENT = 2, 3
+"""OTLP's SPAN_KIND_SERVER and SPAN_KIND_CLIENT."""
+SERVER_ERRORS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
+
+BUILDS = {
+    "newest": lambda: go_binary("grpc", language="1.26.0"),
+    "1.64-stripped": lambda: go_binary("grpc_1_64", go="1.21", strip=True),
+    "1.19-stripped": lambda: go_binary("grpc_1_19", go="1.21", strip=True),
+}
+KINDS = (
+    *("unary", "missing", "internal", "watch", "watchfail", "upload", "chat", "unimplemented", "unknown"),
+    *("deadline", "cancel", "chatend", "chatdeadline", "abandoned", "refused"),
+)
+UNANSWERED = {"unimplemented", "unknown", "refused"}
+"""Kinds that no handler of the server sees, and so aren't in its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a program says about one call that it made or answered; see tests/go/grpc/main.go."""
+
+    side: str
+    method: str
+    code: str
+    peer: str
+    to: str
+    start: int
+    end: int
+
+
+def log_of(program: Target, side: str) -> list[Call]:
+    """Return the calls that it logged, by their start."""
+    calls = [Call(**json.loads(text)) for text in program.stdout.matching(rf'^{{"side":"{side}"')]
+    return sorted(calls, key=lambda call: call.start)
+
+
+def make_calls(client: Target, rounds: int = 1) -> None:
+    """Have the client make the calls that it was started for."""
+    os.kill(client.pid, SIGUSR1)
+    client.stdout.wait_for("^done$", rounds, 60)
+
+
+def by_kind(spans: list[Span], kind: int) -> list[Span]:
+    """Return the spans of a kind, by their start."""
+    return sorted((span for span in spans if span.kind == kind), key=lambda span: span.start)
+
+
+def attributes(call: Call, port: int) -> dict[str, Value]:
+    """Return all attributes that a call's span has, and no others."""
+    result: dict[str, Value] = {
+        "rpc.system.name": "grpc",
+        "rpc.method": call.method,
+        "rpc.response.status_code": call.code,
+        "server.address": "127.0.0.1",
+        "server.port": int(call.to.rpartition(":")[2] or port),
+    }
+    if call.code in SERVER_ERRORS if call.side == "server" else call.code != "OK":
+        result["error.type"] = call.code
+    address, _, peer_port = call.peer.rpartition(":")
+    if address:
+        result |= {"network.peer.address": address, "network.peer.port": int(peer_port)}
+        if call.side == "server":
+            result["client.address"] = address
+    return result
+
+
+def spans_match(spans: list[Span], calls: list[Call], port: int, *, peers: bool = True) -> None:
+    """Check spans against the log of calls that were made one after the other.
+
+    Raises:
+        AssertionError: any differs.
+    """
+    assert [span.name for span in spans] == [call.method for call in calls]
+    offset = wall_offset()
+    for span, call in zip(spans, calls, strict=True):
+        expected = attributes(call, port)
+        if "network.peer.address" not in expected and peers:
+            expected |= {key: span.attributes[key] for key in span.attributes if key.startswith("network.peer.")}
+        assert span.attributes == expected
+        assert span.error == ("error.type" in expected)
+        if call.side == "server":
+            assert span.start <= call.start + offset + CLOCK_NS
+            assert span.end >= call.end + offset - CLOCK_NS
+        else:
+            assert span.start >= call.start + offset - CLOCK_NS
+            assert span.end <= call.end + offset + MOST_EXCESS_NS
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_each_call_is_two_spans(receiver: Receiver, build: str) -> None:
+    """Unary calls and streams of each direction, with all that can become of them; joined by connection and stream."""
+    exe = BUILDS[build]()
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(KINDS), "-times", str(len(KINDS))) as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', len(KINDS) - len(UNANSWERED))
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    # Nothing is left in the maps of what is in flight: it would have been started, but not exported.
+    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * len(KINDS) - 1, 2 * len(KINDS) - 1, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients, made, server.port)
+    seen = [span for span in servers if span.attributes["rpc.response.status_code"] != "UNIMPLEMENTED"]
+    spans_match(seen, answered, server.port)
+    assert len(servers) - len(seen) == 2
+    # The last call finds no server.
+    assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-1]]
+    assert [span.trace_id for span in servers] == [span.trace_id for span in clients[:-1]]
+
+
+def test_metadata_names_the_parent(receiver: Receiver) -> None:
+    """A traceparent and tracestate that the caller sent, though its span is known by its connection, too."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe, "-tls", "-workers", "3") as server,
+        Target(exe, "-tls", "-to", f"127.0.0.1:{server.port}", "-kinds", "traceparent,unary", "-times", "5") as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 5)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (10, 10, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients, made, server.port)
+    spans_match(servers, answered, server.port)
+    for number, (of_client, of_server) in enumerate(zip(clients, servers, strict=True)):
+        if number % 2:
+            assert (of_server.trace_id, of_server.parent_span_id) == (of_client.trace_id, of_client.span_id)
+        else:
+            assert of_server.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+            assert of_server.parent_span_id == "00f067aa0ba902b7"
+            assert of_server.trace_state == "vendor=value"
+
+
+def test_long_chats_end_when_they_end(receiver: Receiver) -> None:
+    """A thousand messages both ways are one span a side; the server is killed in the midst of another chat."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "longchat,slowchat") as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 1)
+        os.kill(client.pid, SIGUSR1)
+        time.sleep(0.3)
+        server.kill()
+        client.stdout.wait_for("^done$", 2)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    clients = by_kind(receiver.spans, CLIENT)
+    spans_match(clients, made, server.port)
+    spans_match(by_kind(receiver.spans, SERVER), answered, server.port)
+    assert [call.code for call in made] == ["OK", "UNAVAILABLE"]
+    for span, call in zip(clients, made, strict=True):
+        assert (span.end - span.start) / (call.end - call.start) > 0.9
+    # The server's second call was in flight when it died.
+    assert (outcome.started, outcome.exported, sum(outcome.dropped.values())) == (4, 3, 1)
+
+
+def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
+    """Histograms count each call by method and status; unsampled calls too, of which errors are kept on both sides."""
+    exe = go_binary("grpc", language="1.26.0")
+    kinds = ("unary", "missing", "internal", "health")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "28") as client,
+        Agent(
+            *("--pid", str(server.pid), "--pid", str(client.pid), "--skip-grpc-health", "--always-sample", "errors"),
+            environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "always_off"},
+        ) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 21)
+        outcome = agent.stop()
+    assert outcome.balanced
+    assert outcome.started == 42
+    # NOT_FOUND is an error to the client alone.
+    assert Counter((span.kind, span.attributes["rpc.response.status_code"]) for span in receiver.spans) == Counter(
+        {(CLIENT, "NOT_FOUND"): 7, (CLIENT, "INTERNAL"): 7, (SERVER, "INTERNAL"): 7}
+    )
+    counted = {}
+    for request in receiver.metrics:
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.histogram.data_points:
+                        values = {pair.key: pair.value.string_value for pair in point.attributes}
+                        counted[metric.name, values["rpc.response.status_code"], values.get("error.type")] = point.count
+                        assert values["rpc.method"] == "shop.v1.Cart/Get"
+                        assert values["rpc.system.name"] == "grpc"
+    assert counted == {
+        ("rpc.server.call.duration", "OK", None): 7,
+        ("rpc.server.call.duration", "NOT_FOUND", None): 7,
+        ("rpc.server.call.duration", "INTERNAL", "INTERNAL"): 7,
+        ("rpc.client.call.duration", "OK", None): 7,
+        ("rpc.client.call.duration", "NOT_FOUND", "NOT_FOUND"): 7,
+        ("rpc.client.call.duration", "INTERNAL", "INTERNAL"): 7,
+    }
+
+
+def test_gateway_and_connect_as_they_come(receiver: Receiver) -> None:
+    """A gateway is a server that calls a gRPC client, connect-go net/http on both sides: no span twice."""
+    with (
+        Target(go_binary("grpc_gateway", language="1.26.0")) as target,
+        Agent("--pid", str(target.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        for path in ("/v1/cart", "/v1/price"):
+            assert ask(target.port, path).status == 200
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (6, 6, {})
+    chains = []
+    for root in (span for span in receiver.spans if not span.parent_span_id):
+        chain = [root]
+        while children := [span for span in receiver.spans if span.parent_span_id == chain[-1].span_id]:
+            (child,) = children
+            chain.append(child)
+        chains.append([(span.kind, span.name) for span in chain])
+    assert chains == [
+        [(SERVER, "GET /v1/"), (CLIENT, "shop.v1.Cart/Get"), (SERVER, "shop.v1.Cart/Get")],
+        [(SERVER, "GET /v1/"), (CLIENT, "POST"), (SERVER, "POST /shop.v1.Price/Get")],
+    ]
+
+
+def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
+    """A retry policy has a second attempt made: two spans of the server, both children of the client's one."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "repeated") as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 2)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (3, 3, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients, made, server.port)
+    spans_match(servers, answered, server.port)
+    assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
+    assert {span.parent_span_id for span in servers} == {clients[0].span_id}

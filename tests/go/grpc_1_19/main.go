@@ -1,0 +1,1 @@
+../grpc/main.go

@@ -1,0 +1,1 @@
+../grpc/options.go

@@ -1,0 +1,3 @@
+module otelgrpc
+
+go 1.21
