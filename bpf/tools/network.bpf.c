@@ -322,7 +322,7 @@ int network_syscall(struct bpf_raw_tracepoint_args *ctx)
 	case NR_SENDMSG: case NR_RECVMSG: case NR_SPLICE:
 		if (result <= 0)
 			return 0;
-	case NR_CLOSE: case NR_CONNECT: case NR_ACCEPT: case NR_ACCEPT4: case NR_LISTEN: case NR_GETSOCKOPT:
+	case NR_CONNECT: case NR_ACCEPT: case NR_ACCEPT4: case NR_LISTEN: case NR_GETSOCKOPT:
 		break;
 	default:
 		return 0;
@@ -348,9 +348,6 @@ int network_syscall(struct bpf_raw_tracepoint_args *ctx)
 		if (!result)
 			network_outcome(ctx, target, &key, regs);
 		break;
-	case NR_CLOSE:
-		network_closed(ctx, target, &key);
-		break;
 	case NR_READ: case NR_READV: case NR_RECVFROM: case NR_RECVMSG:
 		connection = network_connections.lookup(&key);
 		if (connection)
@@ -367,6 +364,22 @@ int network_syscall(struct bpf_raw_tracepoint_args *ctx)
 		if (connection)
 			__sync_fetch_and_add(&connection->sent, result);
 	}
+	return 0;
+}
+
+/* raw_syscalls:sys_enter(struct pt_regs *regs, long id): at its end another thread may have the descriptor already. */
+int network_close(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct tool_target *target;
+	struct network_key key;
+
+	if (ctx->args[1] != NR_CLOSE)
+		return 0;
+	target = tool_current(&key.slot);
+	if (!target)
+		return 0;
+	key.descriptor = kernel_word(ctx->args[0], __builtin_offsetof(struct pt_regs, di));
+	network_closed(ctx, target, &key);
 	return 0;
 }
 

@@ -364,6 +364,7 @@ TOOL = Tool(
     instrument=Network,
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),
+        Tracepoint("network_close", "sys_enter"),
         Tracepoint("network_retransmit", "tcp_retransmit_skb"),
         Tracepoint("network_reset", "tcp_receive_reset"),
     ),
@@ -389,7 +390,7 @@ TOOL = Tool(
         Field("dns_timeout", "net.DNSError", "IsTimeout"),
     ),
     counters=("connections_full",),
-    ring_pages=2048,
+    ring_pages=8192,
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),
