@@ -40,11 +40,10 @@ WRITE_FACTS = (
 _UNREACHED: Mapping[Propagation, str] = {
     "none": "each process has its own traces: --propagation read follows headers, local joins processes of this host",
     "read": "only headers that applications send: --propagation local joins processes of this host",
-    "local": "to other hosts only headers that applications send: --propagation wire adds them; HTTP/2 isn't traced",
+    "local": "to other hosts only headers that applications send: --propagation wire adds them to HTTP/1",
     "wire": "to other hosts over TLS, or with a head of more than 4 KiB, only headers that applications send:"
-    " --propagation write adds them over TLS; HTTP/2 isn't traced",
-    "write": "to other hosts with a head of about 4 KiB or more only headers that applications send; HTTP/2 isn't"
-    " traced",
+    " --propagation write adds them over TLS to HTTP/1",
+    "write": "to other hosts with a head of about 4 KiB or more, or over HTTP/2 only headers that applications send",
 }
 
 _NEEDS = {

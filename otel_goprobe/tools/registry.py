@@ -75,6 +75,7 @@ def unit(of: Tool, sources: Path) -> Unit:
         sources=(
             *(source for source in registry.unit(sources).sources if source.suffix == ".h"),
             sources / "include/tool.h",
+            *(sources / "tools" / name for name in of.headers),
             sources / "tools" / f"{of.stem}.bpf.c",
         ),
         programs=(
