@@ -160,3 +160,30 @@ static __always_inline void network_keep(struct network_key *key, u64 began_ns, 
 	if (sock)
 		network_socks.update(&sock, key);
 }
+
+/* Adds what the goroutine dials by Go's own word, and whose span that is for. */
+static __always_inline void network_dialled(struct network_record *record, struct tool_target *target, u32 slot)
+{
+	struct goroutine_key key = {.goid = record->header.goid, .slot = slot};
+	struct network_dial *dial;
+	u64 g;
+
+	dial = key.goid ? network_dials.lookup(&key) : 0;
+	if (!dial && key.goid && target->g_parent_goid != MISSING) {
+		/* net/dial.go, dialParallel: a goroutine for each family of addresses. */
+		g = tool_g(target);
+		key.goid = 0;
+		bpf_probe_read_user(&key.goid, sizeof(u64), (void *)(g + target->g_parent_goid));
+		dial = network_dials.lookup(&key);
+	}
+	if (!dial)
+		return;
+	record->name_bytes = dial->name_bytes;
+	__builtin_memcpy(record->name, dial->name, sizeof(record->name));
+	if (dial->span_id) {
+		record->header.trace_id[0] = dial->trace_id[0];
+		record->header.trace_id[1] = dial->trace_id[1];
+		record->header.span_id = dial->span_id;
+		record->header.trace_flags = dial->trace_flags;
+	}
+}

@@ -329,11 +329,7 @@ class GoBinary:
 
     @_damage_told
     def call_sites(self, caller: Function, callee: Function) -> tuple[Site, ...]:
-        """The instructions of `caller` that call `callee`, whose arguments are in their registers there.
-
-        Returns:
-            Nothing where one of them isn't a call but a tail jump.
-        """
+        """The calls of `callee` in `caller`, arguments in their registers; none where one of them is a tail jump."""
         found = sites.call_places(self._code(caller), callee.address)
         return tuple(self._site(caller, *each) for each in found)
 

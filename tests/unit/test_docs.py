@@ -20,14 +20,16 @@ TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    """Each relative link names a file of the repository, or a heading of the same document."""
-    text = document.read_text()
-    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        if link.startswith("#"):
-            assert link[1:] in headings
-        elif "://" not in link:
-            assert (document.parent / link).exists(), link
+    """Each relative link names a file of the repository, or a heading of a document."""
+    for link in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        file = document.parent / name if name else document
+        assert file.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert heading in {each.lower().replace(" ", "-") for each in headings}, link
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -44,7 +46,8 @@ def test_options_exist(document: Path) -> None:
     of_tools = (tool.command_of(tools.tool(stem)) for stem in tools.stems())
     commands = (run.command, doctor.command, list_command.command, *of_tools)
     known = {name for command in commands for parameter in command.params for name in parameter.opts}
-    others = {"--build", "--strict", "--help"}
+    known |= {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'"(--[a-z-]+)"', file.read_text())}
+    others = {"--build", "--strict", "--help", "--stat", "--format", "--diff-filter"}
     code = " ".join(re.findall(r"```.*?```|`[^`]*`", document.read_text(), re.DOTALL))
     assert set(re.findall(r"(?<!-)--[a-z][a-z-]*", code)) - {"--listen"} - others <= known
 
