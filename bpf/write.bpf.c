@@ -10,6 +10,9 @@ enum write_headers {
 	WRITE_HEADERS_TRACED, /* the application sends a traceparent itself */
 };
 
+/* Of a group or bucket. */
+#define WRITE_SLOTS 8
+
 /* Whether a map[string][]string (struct go_map, include/go.h) has the key "traceparent", in capitals or not. */
 static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_maps)
 {
@@ -35,8 +38,8 @@ static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_ma
 	}
 	group = base;
 #pragma clang loop unroll(disable)
-	for (u32 round = 0; round < HEADER_GROUPS * HEADER_SLOTS; round++) {
-		u32 i = round % HEADER_SLOTS;
+	for (u32 round = 0; round < HEADER_GROUPS * WRITE_SLOTS; round++) {
+		u32 i = round % WRITE_SLOTS;
 
 		if (!i && read_user(&control, sizeof(control), group))
 			break;
@@ -55,7 +58,7 @@ static __always_inline enum write_headers write_headers_of(u64 map, u16 swiss_ma
 				return WRITE_HEADERS_UNTRACED;
 		}
 		control >>= 8;
-		if (i < HEADER_SLOTS - 1)
+		if (i < WRITE_SLOTS - 1)
 			continue;
 		next = go_read_word(group, BUCKET_OVERFLOW_OFFSET) & (swiss - 1);
 		if (!next) {

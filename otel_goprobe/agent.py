@@ -30,7 +30,6 @@ from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.memory import Memory
 from otel_goprobe.meter import Meter
 from otel_goprobe.pace import Pace
-from otel_goprobe.table import Table
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.tooling import Tools
 from otel_goprobe.wire import allowed, wire_for
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.model import Target
+    from otel_goprobe.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,8 @@ class Agent:
         self.targets.attached = self.watch
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
         if config.live:
+            from otel_goprobe.table import Table  # noqa: PLC0415 - rich takes 30 ms that only a terminal needs
+
             self.table = Table(self.tools, config.live)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -38,22 +38,22 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name in tools.stems():
-            return _ToolCommand(cmd_name, short_help=tools.summary(cmd_name))
+            from otel_goprobe.commands.tool import command_of  # noqa: PLC0415 - only for tools
+
+            return command_of(tools.tool(cmd_name))
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"otel_goprobe.commands.{cmd_name}").command
         return command
 
-
-class _ToolCommand(click.Command):
-    """Stands for a tool's command in the list of them: its declaration imports what only a run needs."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        from otel_goprobe.commands.tool import command_of  # noqa: PLC0415 - only for tools
-
-        return command_of(tools.tool(str(self.name))).make_context(info_name, args, parent, **extra)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them, tools without importing what only their runs need."""
+        commands = [self.get_command(ctx, name) for name in _COMMANDS]
+        rows = [(str(command.name), command.get_short_help_str(200)) for command in commands if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+        with formatter.section("Tools"):
+            formatter.write_dl([(stem, tools.summary(stem)) for stem in tools.stems()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -14,9 +14,11 @@ enum b3_header {
 	B3_HEADERS = 8, /* a power of two */
 };
 
-/* Of a group or bucket; go.h tells how they lie. */
+/* Of a group or bucket; go.h tells how they lie. 8 groups hold 56 header names and more; those behind are not seen. */
 #define B3_SLOTS 8
-#define B3_GROUPS 16
+#define B3_GROUPS 8
+/* As bits: 2, 10, 11, 12. */
+#define B3_NAME_LENGTHS 0x1c04
 
 struct b3_walk {
 	struct go_string found[B3_HEADERS];
@@ -66,8 +68,8 @@ static __always_inline void b3_headers(u64 map, u16 swiss_maps, struct go_string
 			read_user(&control, sizeof(control), group);
 		if (((control & 0xff) ^ flip) >= lowest) {
 			read_user(&name, sizeof(name), group + 8 + i * slot_bytes);
-			if (name.length == 2 || name.length - 10 <= 2) {
-				bytes = name.length;
+			bytes = name.length;
+			if (bytes <= 12 && B3_NAME_LENGTHS >> bytes & 1) {
 				words[0] = words[1] = 0;
 				CLAMP(bytes, 12);
 				read_user(words, bytes, name.data);

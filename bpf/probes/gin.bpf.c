@@ -21,16 +21,20 @@ int gin_matched(struct pt_regs *ctx)
  * are the parameters, since 1.7.0 by an address, and a bool. */
 int gin_looked_up(struct pt_regs *ctx)
 {
+	struct go_string route = {.data = GO_ARG6(ctx), .length = GO_ARG7(ctx)};
+	struct go_string behind = {.data = GO_ARG8(ctx), .length = GO_ARG9(ctx)};
 	struct target *target;
-	struct go_string route;
+	u64 handlers = GO_ARG1(ctx);
 	u32 slot;
 
+	/* Else clang selects the register's place in ctx, which the verifier doesn't accept. */
+	asm volatile("" : "+r"(route.data), "+r"(route.length), "+r"(behind.data), "+r"(behind.length), "+r"(handlers));
 	target = target_of(ctx, &slot);
 	if (!target)
 		return 0;
-	route.data = target->gin_params == MISSING ? GO_ARG8(ctx) : GO_ARG6(ctx);
-	route.length = target->gin_params == MISSING ? GO_ARG9(ctx) : GO_ARG7(ctx);
-	if (!GO_ARG1(ctx))
+	if (target->gin_params == MISSING)
+		route = behind;
+	if (!handlers)
 		route.length = 0;
 	server_span_route(ctx, target, slot, route);
 	return 0;

@@ -31,7 +31,7 @@ static __always_inline u64 grpc_server_join(struct target *target, u32 slot, u64
 					    struct grpc_server_in_flight *call, struct trace_context *context,
 					    u64 parent_span_id)
 {
-	struct connection_key *key = &call->scratch.key;
+	struct connection_key *key = &call->joined;
 	struct connection *connection;
 
 	connection = grpc_connection(target, slot, KIND_grpc_server, transport, target->grpc_server_conn, call->bias, stream);
@@ -69,6 +69,7 @@ static __always_inline void grpc_server_publish(struct pt_regs *ctx, struct targ
  * meanwhile. Registers: s = ARG1, t = ARG2 (itab), ARG3 (data), stream = ARG4. */
 int grpc_server_call_start(struct pt_regs *ctx)
 {
+	union grpc_server_scratch scratch = {};
 	struct go_string *headers;
 	struct trace_context context = {};
 	struct grpc_server_in_flight *call;
@@ -112,14 +113,14 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	if (target->grpc_stream_ctx != MISSING)
 		read_user_present(words, sizeof(words), stream + target->grpc_stream_ctx);
 	if (target->options & OPTION_tracecontext) {
-		metadata = grpc_metadata(target, call->bias, words[0], words[1], &call->scratch.value);
+		metadata = grpc_metadata(target, call->bias, words[0], words[1], &scratch.value);
 		if (metadata)
-			go_headers(metadata, target->swiss_maps, 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE, &call->scratch.walk,
-				   headers);
+			go_headers(metadata, target->swiss_maps, 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE,
+				   &scratch.walk, headers);
 	}
 	if (headers[HEADER_TRACEPARENT].length) {
-		__builtin_memset(&call->scratch.text, 0, sizeof(call->scratch.text));
-		parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &call->scratch.text, &context);
+		__builtin_memset(&scratch.text, 0, sizeof(scratch.text));
+		parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch.text, &context);
 		if (parent_span_id && headers[HEADER_TRACESTATE].length <= GRPC_MAX_TRACESTATE)
 			call->tracestate = headers[HEADER_TRACESTATE];
 		else if (parent_span_id)

@@ -12,12 +12,11 @@ struct grpc_value_context {
 	u64 value[2];
 };
 
-/* Uses of memory by a call's start, one after the other; the stack has 512 bytes. */
+/* Uses of the stack by a call's start, one after the other. */
 union grpc_server_scratch {
 	struct grpc_value_context value;
 	struct go_walk walk;
 	struct traceparent_text text;
-	struct connection_key key;
 };
 
 /* Between start and end of a call, which has its goroutine to itself. grpc holds the stream, and with it all texts. */
@@ -36,7 +35,7 @@ struct grpc_server_in_flight {
 	u16 status;
 	u16 reserved;
 	struct go_string headers[HEADERS]; /* for the start */
-	union grpc_server_scratch scratch;
+	struct connection_key joined;	   /* likewise */
 };
 
 struct grpc_server_fixed {

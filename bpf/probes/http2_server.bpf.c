@@ -240,7 +240,7 @@ static __always_inline void http2_server_finish(struct target *target, u32 slot,
 	fixed.tls = request->tls;
 	fixed.panic_type = request->panic_type;
 	if (span)
-		fixed.route_bytes = red_text_read(http_server_route(target, span), &request->route_text);
+		fixed.route_bytes = route_read(span, slot, http_server_route(target, span), &request->route_text);
 	if (target->options & OPTION_red)
 		http2_server_count(target, slot, request, &fixed, duration_ns);
 	if (kept)

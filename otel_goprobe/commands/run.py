@@ -233,17 +233,13 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       sudo otel-goprobe run --service shop -- ./shop --listen :8080
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
     options.pop("stray")
-    tool_options = {
-        name: options.pop(name)
-        for stem in options["with_tools"].split(",")
-        if stem.strip() in tools.stems()
-        for name in (str(option.name) for option in tools.tool(stem.strip()).options)
-    }
+    own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
     named = tuple(dict.fromkeys(name.strip() for name in options.pop("with_tools").split(",") if name.strip()))
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
         raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
-    own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
+    names = {str(option.name) for stem in named for option in tools.tool(stem).options}
+    tool_options = {name: options.pop(name) for name in names}
     flags = config.Flags(
         library_flags=own,
         wait=not options.pop("no_wait"),

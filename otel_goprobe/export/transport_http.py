@@ -1,6 +1,6 @@
 """OTLP over http/protobuf: encoded bytes -> one POST -> `Answer`; made by otlp.py.
 
-A transport of our own because the official exporter (opentelemetry-exporter-otlp-proto-http 1.45.2)
+A transport of our own, on `http.client`, because the official exporter (opentelemetry-exporter-otlp-proto-http 1.45.2)
 has no documented way to send encoded bytes, keeps the response (and so a partial success) to itself, takes a redirect
 for success, reads the environment behind the configuration's back, and can't be cut off while it waits for an answer,
 which `run` must be able to do to end within five seconds. It also costs 12 MB less.
@@ -8,25 +8,29 @@ which `run` must be able to do to end within five seconds. It also costs 12 MB l
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import socket
-import sys
+import ssl
 import time
+import zlib
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from otel_goprobe import __version__
 from otel_goprobe.errors import UsageError
 from otel_goprobe.export.answer import Answer, Fault, accepted
-from otel_goprobe.export.http_connection import ForeignAnswerError, HttpConnection
 
 if TYPE_CHECKING:
-    import ssl
-
     from otel_goprobe.config import OtlpConfig
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
 """https://opentelemetry.io/docs/specs/otlp/ "Retryable Response Codes"."""
+
+_MAX_RESPONSE_BYTES = 4 * 2**20
 
 USER_AGENT = f"OTel-OTLP-Exporter-otel-goprobe/{__version__}"
 
@@ -49,12 +53,16 @@ class HttpTransport:
                 f"the endpoint {config.endpoint!r} isn't a URL for http/protobuf",
                 "write it as http://host:4318, or https://…",
             )
-        self._path = quote((url.path or "/") + (f"?{url.query}" if url.query else ""), safe="/%?&=+:;,@!$'()*~[]")
+        self._path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         self._compression = config.compression
         self._headers = {"Content-Type": "application/x-protobuf", "User-Agent": USER_AGENT, **dict(config.headers)}
         if config.compression != "none":
             self._headers["Content-Encoding"] = config.compression
-        self._connection = HttpConnection(url.hostname, port, _tls(config) if url.scheme == "https" else None)
+        self._connection = (
+            http.client.HTTPSConnection(url.hostname, port, context=_tls(config))
+            if url.scheme == "https"
+            else http.client.HTTPConnection(url.hostname, port)
+        )
         self._aborted = False
 
     def send(self, request: bytes, timeout_s: float) -> Answer:
@@ -81,44 +89,42 @@ class HttpTransport:
 
     def _compressed(self, request: bytes) -> bytes:
         if self._compression == "gzip":
-            import gzip  # noqa: PLC0415 - when asked for
-
             return gzip.compress(request, 6)
-        if self._compression == "deflate":
-            import zlib  # noqa: PLC0415 - when asked for
-
-            return zlib.compress(request)
-        return request
+        return zlib.compress(request) if self._compression == "deflate" else request
 
     def _attempt(self, body: bytes, deadline: float) -> Answer:
         try:
             return self._exchange(body, deadline)
-        except (OSError, ForeignAnswerError) as error:
+        except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             return _fault(error)
 
     def _exchange(self, body: bytes, deadline: float) -> Answer:
         connection = self._connection
-        connection.connect(max(deadline - time.monotonic(), 0.001))
+        connection.timeout = max(deadline - time.monotonic(), 0.001)
+        if connection.sock is None:
+            connection.connect()
         if self._aborted:
             raise ConnectionAbortedError("cut off")
-        connection.connect(max(deadline - time.monotonic(), 0.001))  # what connecting took is gone
-        response = connection.post(self._path, self._headers, body)
+        connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        connection.request("POST", self._path, body, self._headers)
+        response = connection.getresponse()
+        content = response.read(_MAX_RESPONSE_BYTES)
+        if not response.isclosed():  # longer than anything that OTLP answers
+            connection.close()
         if 200 <= response.status < 300:
-            return accepted(response.body, str(response.status))
+            return accepted(content, str(response.status))
         retryable = response.status in _RETRYABLE
         return Answer(
             Fault.STATUS,
             response.reason,
             str(response.status),
             retryable=retryable,
-            retry_after_s=_retry_after(response.headers.get("retry-after")) if retryable else None,
+            retry_after_s=_retry_after(response.getheader("Retry-After")) if retryable else None,
         )
 
 
 def _tls(config: OtlpConfig) -> ssl.SSLContext:
-    import ssl  # noqa: PLC0415 - 1 MB, for https only
-
     try:
         context = ssl.create_default_context(cafile=config.certificate or None)
         if config.client_certificate:
@@ -138,9 +144,6 @@ def _retry_after(value: str | None) -> float | None:
         return None
     if value.strip().isdecimal():
         return float(value)
-    from datetime import UTC, datetime  # noqa: PLC0415 - seldom
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - seldom
-
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
@@ -150,18 +153,18 @@ def _retry_after(value: str | None) -> float | None:
     return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def _fault(error: OSError | ForeignAnswerError) -> Answer:
+def _fault(error: OSError | http.client.HTTPException) -> Answer:
     """Name an exception; the order is from special to general."""
-    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], Fault, bool]] = [
+    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault, bool], ...] = (
         (socket.gaierror, Fault.NAME, True),
         (TimeoutError, Fault.TIMEOUT, True),
         (ConnectionRefusedError, Fault.REFUSED, True),
+        ((ssl.SSLEOFError, ssl.SSLZeroReturnError), Fault.LOST, True),
+        (ssl.SSLError, Fault.TLS, False),
         (ConnectionError, Fault.LOST, True),
         (OSError, Fault.UNREACHABLE, True),
-        (ForeignAnswerError, Fault.FOREIGN, False),
-    ]
-    ssl = sys.modules.get("ssl")  # its errors are OSErrors, and can come only where it was imported
-    if ssl:
-        kinds[3:3] = [((ssl.SSLEOFError, ssl.SSLZeroReturnError), Fault.LOST, True), (ssl.SSLError, Fault.TLS, False)]
+        (http.client.IncompleteRead, Fault.LOST, True),
+        (http.client.HTTPException, Fault.FOREIGN, False),
+    )
     fault, retryable = next((fault, retryable) for kind, fault, retryable in kinds if isinstance(error, kind))
     return Answer(fault, str(error) or type(error).__name__, retryable=retryable)

@@ -7,7 +7,8 @@ lock, on emulated instructions but for the two functions' starts up to Go 1.20.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import AtCallInTurn, AtStart, Fact, Field, Hook, Place, Role, Way
+from otel_goprobe.probes.base import Fact, Field, Hook, Role, Way
+from otel_goprobe.probes.places import AtCallInTurn, AtStart, Place
 
 OPTION = "span_links"
 COUNTERS = ("links_cut", "links_lost")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import AfterCalls, AtCalls, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AfterCalls, AtCalls
 
 if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import AtStart, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AtStart
 
 if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary

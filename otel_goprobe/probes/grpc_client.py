@@ -15,21 +15,7 @@ import numpy as np
 from opentelemetry.semconv.attributes import error_attributes, network_attributes, server_attributes
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
-from otel_goprobe.probes.base import (
-    TEXT_OTHER,
-    AtOtherReturns,
-    AtReturns,
-    AtStart,
-    Conversion,
-    Duration,
-    Field,
-    Hook,
-    Itab,
-    Library,
-    Role,
-    Type,
-    Way,
-)
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -44,6 +30,7 @@ from otel_goprobe.probes.grpc_text import (
 )
 from otel_goprobe.probes.http_server import SAMPLED_LATE
 from otel_goprobe.probes.http_text import split_address
+from otel_goprobe.probes.places import AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.spans import derive, dictionary
 
 if TYPE_CHECKING:

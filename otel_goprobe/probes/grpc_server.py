@@ -17,20 +17,7 @@ from opentelemetry.semconv.attributes import (
 )
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
-from otel_goprobe.probes.base import (
-    TEXT_OTHER,
-    AtReturns,
-    AtStart,
-    Conversion,
-    Duration,
-    Field,
-    Hook,
-    Itab,
-    Library,
-    Role,
-    Type,
-    Way,
-)
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -45,7 +32,7 @@ from otel_goprobe.probes.grpc_text import (
     ports,
 )
 from otel_goprobe.probes.http_server import SAMPLED_LATE
-from otel_goprobe.probes.places import BehindEachCall
+from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall
 from otel_goprobe.spans import derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """HTTP/2 servers of net/http: what is probed; a request's record becomes the SERVER span that HTTP/1's does.
 
-Two hits a request on emulated instructions: the start of ``runHandler``, a request's goroutine, and of
-``handlerDone``, which it calls behind a handler that returned. A panic or runtime.Goexit passes the closure that
+Two hits a request on emulated instructions: the start of ``runHandler``, with which a request's goroutine begins, and
+of ``handlerDone``, which it calls behind a handler that returned. A panic or runtime.Goexit passes the closure that
 ``runHandler`` defers, where the stream is reset. http_server.py's hooks in ``ServeMux`` tell the route.
 
 Since Go 1.27 the code is a package of its own, with the names of golang.org/x/net/http2, from which it was made; that
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import AfterCalls, AtStart, Fact, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
+from otel_goprobe.probes.places import AfterCalls, AtStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable

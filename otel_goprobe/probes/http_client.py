@@ -25,24 +25,10 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import (
-    TEXT_OTHER,
-    AtCalls,
-    AtErrorTest,
-    AtOtherReturns,
-    AtReturns,
-    AtStart,
-    Conversion,
-    Duration,
-    Field,
-    Hook,
-    Itab,
-    Library,
-    Role,
-    Way,
-)
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Way
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
+from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
 from otel_goprobe.spans import derive, dictionary
 

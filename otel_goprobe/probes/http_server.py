@@ -25,9 +25,6 @@ from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, String
 from otel_goprobe.probes.base import (
     TEXT_OTHER,
     Active,
-    AfterCalls,
-    AtReturns,
-    AtStart,
     Block,
     Conversion,
     Duration,
@@ -39,6 +36,7 @@ from otel_goprobe.probes.base import (
     Way,
 )
 from otel_goprobe.probes.http_text import METHODS, decoded, path_of, query_of, route_of, split_address
+from otel_goprobe.probes.places import AfterCalls, AtReturns, AtStart
 from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
 
 if TYPE_CHECKING:

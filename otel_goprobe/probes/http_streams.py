@@ -1,4 +1,4 @@
-"""HTTP/2 clients of net/http: the stream that a request of http_client.py goes over, for its peer and its server.
+"""HTTP/2 clients of net/http: the stream that a request of http_client.py goes over: its peer, its server's span.
 
 Two more hits a request on emulated instructions: where a connection is given the request, and where the stream, on a
 goroutine of its own, has got its number. http_x_streams.py has the same of golang.org/x/net/http2.
@@ -6,8 +6,9 @@ goroutine of its own, has got its number. http_x_streams.py has the same of gola
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import AtStart, Fact, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http2_server import INTERNAL, linked_by, method
+from otel_goprobe.probes.places import AtStart
 
 _PREFIXES = ("net/http.http2", INTERNAL)
 _LOST = "network.peer.address and parents on this host, over HTTP/2"

@@ -1,4 +1,4 @@
-"""HTTP/2 clients of golang.org/x/net/http2: CLIENT spans of http_client.py, that Transport used by itself too.
+"""HTTP/2 clients of golang.org/x/net/http2: spans of http_client.py, also where that Transport is used by itself.
 
 h2c clients are such. Under Go 1.27 newer versions of the package hand everything to net/http, and nothing of this is in
 the executable.
@@ -6,9 +6,10 @@ the executable.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import AtReturns, AtStart, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http2_server import linked_by
 from otel_goprobe.probes.http_streams import facts, hooks
+from otel_goprobe.probes.places import AtReturns, AtStart
 
 _PREFIX = "golang.org/x/net/http2."
 _ROUND_TRIP = f"{_PREFIX}(*Transport).RoundTripOpt"

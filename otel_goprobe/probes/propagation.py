@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import AtCalls, AtStart, Field, Hook, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Role, Way
+from otel_goprobe.probes.places import AtCalls, AtStart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -42,8 +42,12 @@ class Alike:
     """Compares records of one struct.
 
     Args:
-        dtype: of the records, of whole 8-byte words; in it ``fixed`` has the length of a text ``x`` as ``x_bytes``.
+        dtype: of the records, of whole 8-byte words, as each text is; in it ``fixed`` has the length of a text ``x`` as
+            ``x_bytes``.
         header: dtype of ``struct span_header``, which is the first member of every record.
+
+    Raises:
+        ValueError: a text doesn't consist of whole words.
     """
 
     def __init__(self, dtype: np.dtype[np.void], header: np.dtype[np.void]) -> None:
@@ -53,34 +57,45 @@ class Alike:
         (self._parent,) = _words_of(header, _PARENT)
         self._multipliers = np.frombuffer(os.urandom(8 * self._words), np.uint64) | np.uint64(1)
         """Another in each process: nobody can send what mixes to one number on purpose."""
+        self._kept = np.empty((2, 0, self._words), np.uint64)
         self._texts = []
         for name in dtype.names or ():
             if f"{name}_bytes" in (dtype["fixed"].names or ()):
-                offset = _fields(dtype)[name][1]
-                self._texts.append((f"{name}_bytes", offset, offset + dtype[name].itemsize))
+                offset, size = _fields(dtype)[name][1], dtype[name].itemsize
+                if offset % 8 or size % 8:
+                    raise ValueError(f"the text {name} of a record doesn't consist of whole words")
+                self._texts.append((f"{name}_bytes", size, slice(offset // 8, (offset + size) // 8)))
 
     def sorted(self, records: npt.NDArray[np.void]) -> Kinds:
         """Tell which of `records`, shape (n,), are of one kind."""
-        words = np.ascontiguousarray(records).view(np.uint64).reshape(-1, self._words).copy()
+        words, like = self._room(len(records))
+        words[:] = np.ascontiguousarray(records).view(np.uint64).reshape(-1, self._words)
         has_parent = words[:, self._parent] != 0
         words[:, self._ids] = 0
         words[:, self._parent] = has_parent
-        content = words.view(np.uint8)
-        for length, begin, end in self._texts:
-            text = content[:, begin:end]
-            np.bitwise_and(text, _masks(end - begin)[np.minimum(records["fixed"][length], end - begin)], out=text)
-        found = self._by_number(words) if len(words) > _FEW else None
+        for length, size, place in self._texts:
+            words[:, place] &= _masks(size).take(np.minimum(records["fixed"][length], size), 0)
+        found = self._by_number(words, like) if len(words) > _FEW else None
         rows = words.view(f"V{8 * self._words}").ravel()
         if found is None:
             return _one_by_one(rows.tolist())
         first_rows, codes = found
         return Kinds(codes, first_rows, rows[first_rows].tolist())
 
-    def _by_number(self, words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
+    def _room(self, count: int) -> npt.NDArray[np.uint64]:
+        """Return two arrays of shape (count, words), kept: made anew, such large ones cost page faults each time."""
+        if self._kept.shape[1] < count:
+            self._kept = np.empty((2, count, self._words), np.uint64)
+        return self._kept[:, :count]
+
+    def _by_number(
+        self, words: npt.NDArray[np.uint64], like: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
         """Compare by a number mixed from the words; None where two different records came to the same one."""
         mixed = np.einsum("ij,j->i", words, self._multipliers)
         _, first_rows, codes = np.unique(mixed, return_index=True, return_inverse=True)
-        return (first_rows, codes) if np.array_equal(words, words[first_rows[codes]]) else None
+        words.take(first_rows[codes], 0, like, "clip")
+        return (first_rows, codes) if np.array_equal(words, like) else None
 
     def occurrences(self, records: npt.NDArray[np.void], clock: Clock) -> Occurrences:
         """Return what differs in each of `records`, shape (n,)."""
@@ -117,9 +132,10 @@ def _words_of(header: np.dtype[np.void], name: str) -> range:
 
 
 @functools.cache
-def _masks(width: int) -> npt.NDArray[np.uint8]:
-    """Return for each length up to `width` what keeps that many bytes of a field; shape (width + 1, width)."""
-    return (np.arange(width) < np.arange(width + 1).reshape(-1, 1)) * np.uint8(0xFF)
+def _masks(width: int) -> npt.NDArray[np.uint64]:
+    """Return for each length up to `width` the words that keep that many bytes of a field; (width + 1, width / 8)."""
+    kept = np.arange(width) < np.arange(width + 1).reshape(-1, 1)
+    return (kept * np.uint8(0xFF)).view(np.uint64)
 
 
 def _bytes(ids: npt.NDArray[np.uint64], width: int) -> npt.NDArray[np.uint8]:

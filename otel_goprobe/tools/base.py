@@ -146,3 +146,5 @@ class Tool:
     """Returns an equivalent bpftrace script for some processes."""
     structs: tuple[str, ...] = ()
     """Others of its C structs that a table of layouts is wanted of."""
+    headers: tuple[str, ...] = ()
+    """Files beside its C source that come before it."""

@@ -14,9 +14,10 @@ import click
 
 from otel_goprobe.emit import service_map
 from otel_goprobe.model import Event
-from otel_goprobe.probes.base import AtReturns, AtStart, Field, Hook, Itab, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
+from otel_goprobe.probes.places import AtReturns, AtStart
 from otel_goprobe.tools import network_metrics, network_record
-from otel_goprobe.tools.base import Column, Tool, Tracepoint
+from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
 from otel_goprobe.tools.network_policy import NetworkPath, load
 from otel_goprobe.tools.network_record import (
@@ -30,7 +31,7 @@ from otel_goprobe.tools.network_record import (
     RESET,
     RETRANSMITTED,
 )
-from otel_goprobe.tools.network_table import Connection, Table
+from otel_goprobe.tools.network_table import COLUMNS, Connection, Table
 from otel_goprobe.tools.network_table import Path as TablePath
 
 if TYPE_CHECKING:
@@ -341,28 +342,13 @@ TOOL = Tool(
     "sudo otel-goprobe network --exe '*/shop' --learn policy.yaml --for 10m\n"
     "sudo otel-goprobe network --exe '*/shop' --policy policy.yaml --exit-on-finding",
     record="network_record",
-    columns=(
-        Column("service", "SERVICE"),
-        Column("direction", "DIR"),
-        Column("protocol", "PROTO"),
-        Column("destination", "DESTINATION"),
-        Column("address", "ADDRESS"),
-        Column("function", "FUNCTION"),
-        Column("route", "ROUTE"),
-        Column("opened", "OPENED", numeric=True),
-        Column("open", "OPEN", numeric=True),
-        Column("sent", "SENT", numeric=True, unit="B"),
-        Column("received", "RECEIVED", numeric=True, unit="B"),
-        Column("connect_s", "CONNECT", numeric=True, unit="s"),
-        Column("failures", "FAILURES"),
-        Column("retransmits", "RETR", numeric=True),
-        Column("resets", "RST", numeric=True),
-        Column("findings", "FINDINGS", numeric=True),
-    ),
+    columns=COLUMNS,
     sort="opened",
     instrument=Network,
+    headers=("network.h",),
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),
+        Tracepoint("network_close", "sys_enter"),
         Tracepoint("network_retransmit", "tcp_retransmit_skb"),
         Tracepoint("network_reset", "tcp_receive_reset"),
     ),
@@ -388,7 +374,7 @@ TOOL = Tool(
         Field("dns_timeout", "net.DNSError", "IsTimeout"),
     ),
     counters=("connections_full",),
-    ring_pages=2048,
+    ring_pages=8192,
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),

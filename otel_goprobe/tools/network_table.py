@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otel_goprobe.tools.base import Column
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -13,6 +15,26 @@ if TYPE_CHECKING:
 
 MAX_PATHS = 10_000
 """Rows of one run; what comes beyond is counted in `Table.overflow`: a port scan must not fill the memory."""
+
+COLUMNS = (
+    Column("service", "SERVICE"),
+    Column("direction", "DIR"),
+    Column("protocol", "PROTO"),
+    Column("destination", "DESTINATION"),
+    Column("address", "ADDRESS"),
+    Column("function", "FUNCTION"),
+    Column("route", "ROUTE"),
+    Column("opened", "OPENED", numeric=True),
+    Column("open", "OPEN", numeric=True),
+    Column("sent", "SENT", numeric=True, unit="B"),
+    Column("received", "RECEIVED", numeric=True, unit="B"),
+    Column("connect_s", "CONNECT", numeric=True, unit="s"),
+    Column("failures", "FAILURES"),
+    Column("retransmits", "RETR", numeric=True),
+    Column("resets", "RST", numeric=True),
+    Column("findings", "FINDINGS", numeric=True),
+)
+"""What a row shows."""
 
 PathKey = tuple[int, str, str, str, str, int, str]
 """Slot, direction, protocol, name asked for, address or path, port, function."""

@@ -24,20 +24,6 @@ FACTS = (
     Field("m_curg", "runtime.m", "curg"),
 )
 """What bpf/include/tool.h asks for. Source of the names: src/runtime/runtime2.go."""
-_SHARED = (
-    "trace.h",
-    "trace_line.h",
-    "ids.h",
-    "sampling.h",
-    "go.h",
-    "span.h",
-    "sockets.h",
-    "connections.h",
-    "exponential.h",
-    "red.h",
-    "wire.h",
-    "live.h",
-)
 
 
 def counters(of: Tool) -> tuple[str, ...]:
@@ -77,7 +63,7 @@ def _header(of: Tool) -> str:
 
 
 def unit(of: Tool, sources: Path) -> Unit:
-    """Return a tool's unit; it is loaded with the core's maps.
+    """Return a tool's unit: all of the core's headers, of which it uses some, and its own; loaded with the core's maps.
 
     Args:
         of: the tool.
@@ -87,12 +73,9 @@ def unit(of: Tool, sources: Path) -> Unit:
         name=f"tool-{of.stem}",
         header=_header(of),
         sources=(
-            *(sources / "include" / name for name in _SHARED),
-            *(sources / "probes" / name for library in registry.libraries() for name in library.headers),
-            sources / "include/links.h",
-            sources / "include/active.h",
-            sources / "include/parents.h",
+            *(source for source in registry.unit(sources).sources if source.suffix == ".h"),
             sources / "include/tool.h",
+            *(sources / "tools" / name for name in of.headers),
             sources / "tools" / f"{of.stem}.bpf.c",
         ),
         programs=(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent
+from harness.client import ask
 from harness.expect import CLOCK_NS, MOST_EXCESS_NS, wall_offset
 from harness.target import Target
 
@@ -228,3 +229,48 @@ def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
         ("rpc.client.call.duration", "NOT_FOUND", "NOT_FOUND"): 7,
         ("rpc.client.call.duration", "INTERNAL", "INTERNAL"): 7,
     }
+
+
+def test_gateway_and_connect_as_they_come(receiver: Receiver) -> None:
+    """A gateway is a server that calls a gRPC client, connect-go net/http on both sides: no span twice."""
+    with (
+        Target(go_binary("grpc_gateway", language="1.26.0")) as target,
+        Agent("--pid", str(target.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        for path in ("/v1/cart", "/v1/price"):
+            assert ask(target.port, path).status == 200
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (6, 6, {})
+    chains = []
+    for root in (span for span in receiver.spans if not span.parent_span_id):
+        chain = [root]
+        while children := [span for span in receiver.spans if span.parent_span_id == chain[-1].span_id]:
+            (child,) = children
+            chain.append(child)
+        chains.append([(span.kind, span.name) for span in chain])
+    assert chains == [
+        [(SERVER, "GET /v1/"), (CLIENT, "shop.v1.Cart/Get"), (SERVER, "shop.v1.Cart/Get")],
+        [(SERVER, "GET /v1/"), (CLIENT, "POST"), (SERVER, "POST /shop.v1.Price/Get")],
+    ]
+
+
+def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
+    """A retry policy has a second attempt made: two spans of the server, both children of the client's one."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "repeated") as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 2)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (3, 3, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients, made, server.port)
+    spans_match(servers, answered, server.port)
+    assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
+    assert {span.parent_span_id for span in servers} == {clients[0].span_id}

@@ -1,7 +1,7 @@
-"""HTTP/2 of net/http and of golang.org/x/net: a span a stream at either end, compared with what the target logged.
+"""HTTP/2 of net/http and of golang.org/x/net: a span a stream at either end, its parent, against the target's log.
 
-Requests have random paths, which both ends name: a server's span is right if its parent is the client's with the same
-path, however many streams share a connection.
+Requests have random paths, which both ends' spans name: a server's span is right if its parent is the client's span
+with the same path, however many streams share a connection.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ def test_over_tls(build: str, check: Callable[[Guest], str], refused: str) -> No
     print(check(Guest({}, BUILDS[build](), cache_folder())))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_refuses_costs_no_more_than_the_headers(refused: str) -> None:
     """One sentence says why; all else is as with --propagation wire."""
     if not refused:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_goprobe import probes
-from otel_goprobe.commands import doctor, run
+from otel_goprobe import probes, tools
+from otel_goprobe.commands import doctor, run, tool
 from otel_goprobe.commands import list as list_command
 from otel_goprobe.kernel.capabilities import REQUIRED
 
@@ -41,7 +41,8 @@ def test_make_targets_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_options_exist(document: Path) -> None:
     """A `--option` in code belongs to a command of this project, or to one of the few others that are named."""
-    commands = (run.command, doctor.command, list_command.command)
+    of_tools = (tool.command_of(tools.tool(stem)) for stem in tools.stems())
+    commands = (run.command, doctor.command, list_command.command, *of_tools)
     known = {name for command in commands for parameter in command.params for name in parameter.opts}
     others = {"--build", "--strict", "--help"}
     code = " ".join(re.findall(r"```.*?```|`[^`]*`", document.read_text(), re.DOTALL))

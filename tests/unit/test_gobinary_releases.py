@@ -8,7 +8,8 @@ from test_gobinary import FUNCTIONS, KINDS, STRUCTS, assert_dwarf_agrees
 
 from otel_goprobe import gobinary, probes
 from otel_goprobe.model import Cost
-from otel_goprobe.probes.base import AtCalls, Role
+from otel_goprobe.probes.base import Role
+from otel_goprobe.probes.places import AtCalls
 
 
 @pytest.mark.versions

@@ -18,6 +18,7 @@ EDGES = [
     Edge("cart", "evil.example.org:443", "3", finding=True),
 ]
 
+
 def test_the_text_is_the_same_in_any_order() -> None:
     """And says each edge once."""
     assert dot(EDGES) == dot([*reversed(EDGES), EDGES[0]])

@@ -79,7 +79,7 @@ class Join:
         assert self._stdout.wait_for("^done ", self._sent, SEND_S) == f"done {failing}", self._stderr.text()
 
     def ask(self, line: str, answer: str) -> str:
-        """Give it a line that isn't for requests of `send`, and return the one that it prints then, which has `answer`."""
+        """Give it a line that isn't for requests of `send`; return the one that it prints then, which has `answer`."""
         assert self._process.stdin
         self._asked += 1
         self._process.stdin.write(f"{line}\n")

@@ -65,12 +65,13 @@ func connection() *grpc.ClientConn {
 	return shared
 }
 
-func dial(address string) *grpc.ClientConn {
+func dial(address string, more ...grpc.DialOption) *grpc.ClientConn {
 	credential := grpc.WithInsecure()
 	if *secure || *overHTTP {
 		credential = grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}))
 	}
-	made, err := grpc.Dial(address, credential, grpc.WithDefaultCallOptions(grpc.CallContentSubtype("plain")))
+	more = append(more, credential, grpc.WithDefaultCallOptions(grpc.CallContentSubtype("plain")))
+	made, err := grpc.Dial(address, more...)
 	if err != nil {
 		fail(err)
 	}

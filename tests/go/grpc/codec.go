@@ -10,7 +10,7 @@ import (
 type order struct {
 	Code    uint32 // to end with
 	SleepMS uint32
-	Count   uint32 // messages to send
+	Count   uint32 // messages to send; of a unary call 1, to fail the first time
 }
 
 // plain encodes orders, registered by name so that both sides choose it by the content type.

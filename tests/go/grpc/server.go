@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
@@ -86,6 +87,9 @@ func obey(ctx context.Context, o *order) error {
 func get(_ interface{}, ctx context.Context, decode func(interface{}) error, _ grpc.UnaryServerInterceptor) (interface{}, error) {
 	start, in := monotonic(), &order{}
 	err := decode(in)
+	if md, _ := metadata.FromIncomingContext(ctx); err == nil && in.Count > uint32(len(md["grpc-previous-rpc-attempts"])) {
+		err = status.Error(codes.Unavailable, "once more")
+	}
 	if err == nil {
 		err = obey(ctx, in)
 	}

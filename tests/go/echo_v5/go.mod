@@ -1,0 +1,3 @@
+module echo_v5
+
+go 1.21
