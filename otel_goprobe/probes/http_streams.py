@@ -18,8 +18,9 @@ def hooks(numbered: str, *prefixes: str) -> tuple[Hook, ...]:
     """Return the hooks of a package, by the first of `prefixes` that is there; `numbered`: its program for streams."""
     attempts = [
         method(prefix, "ClientConn", name)
+        # x/net v0.22 and Go 1.23 split the former off; Go 1.27 has an adapter that is called like the latter.
+        for name in ("roundTrip", "RoundTrip")
         for prefix in prefixes
-        for name in ("roundTrip", "RoundTrip")  # x/net v0.22 and Go 1.23 split the former off
     ]
     streams = [method(prefix, "clientStream", "encodeAndWriteHeaders") for prefix in prefixes]
     return (
