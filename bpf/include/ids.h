@@ -20,8 +20,6 @@ static __always_inline u64 id_of(u64 seed_high, u64 seed_low, u64 now_ns, u64 g,
 	u64 low = id_mix(id_mix(seed_low ^ g) ^ now_ns);
 	u64 span_id = id_mix(high ^ (low << 32 | low >> 32));
 
-	/* Asked for itself, not for the caller's reason to give none: Linux 6.1 doesn't remember that one isn't 0. */
-	asm volatile("" : "+r"(root));
 	if (root) {
 		root->trace_id[0] = high;
 		root->trace_id[1] = low ? low : 1;
