@@ -258,7 +258,8 @@ class Reader:
         if not new.counts.any():
             return
         behind = 0 if self._again else self._exemplars_told
-        exemplars = self._durations.exemplars.of(slot, kind, attributes, behind, start)
+        metric = probes.durations()[kind][1].name
+        exemplars = self._durations.exemplars.of(slot, metric, attributes, behind, start)
         counts, scale, offset = new.counts, None, 0
         if self._durations.is_exponential:
             counts, scale, offset = exponential(new.first - BIAS, new.counts)

@@ -58,28 +58,27 @@ class Exemplars:
         self._max_series = max_series
         self._exponential = exponential
         self._durations = {
-            (f"otel-goprobe/{library.import_path}", duration.span_kind): (kind, duration)
-            for kind, (library, duration) in probes.durations().items()
+            (f"otel-goprobe/{library.import_path}", duration.span_kind): duration
+            for library, duration in probes.durations().values()
         }
-        self._kept: dict[tuple[int, int, Attributes], dict[int, _Kept]] = {}
-        """By slot, kind and attributes, then by bucket."""
+        self._kept: dict[tuple[int, str, Attributes], dict[int, _Kept]] = {}
+        """By slot, name of the metric and attributes, then by bucket."""
         self.came = 0
         """Calls of `see`."""
 
     def see(self, columns: SpanColumns) -> None:
         """Take the newest of these spans in each bucket."""
-        found = self._durations.get((columns.scope, columns.kind))
-        if not found or self._which == "always_off":
+        duration = self._durations.get((columns.scope, columns.kind))
+        if not duration or self._which == "always_off":
             return
-        kind, duration = found
         rows = np.arange(max(len(columns) - MOST_SPANS, 0), len(columns))
         if self._which == "trace_based":
             rows = rows[columns.trace_flags[rows] & _SAMPLED != 0]
         self.came += 1
         if len(rows):
-            self._take(kind, duration, columns, rows[np.argsort(columns.end_unix_ns[rows], kind="stable")])
+            self._take(duration, columns, rows[np.argsort(columns.end_unix_ns[rows], kind="stable")])
 
-    def _take(self, kind: int, duration: Duration, columns: SpanColumns, rows: npt.NDArray[np.intp]) -> None:
+    def _take(self, duration: Duration, columns: SpanColumns, rows: npt.NDArray[np.intp]) -> None:
         spent_ns = columns.end_unix_ns[rows] - columns.start_unix_ns[rows]
         if self._exponential:
             buckets = np.frexp(spent_ns.astype(np.float64))[1].astype(np.int64)
@@ -89,7 +88,7 @@ class Exemplars:
         names = [name for name in duration.span_attributes if name in columns.attributes]
         for index in _newest(columns, names, rows, buckets).tolist():
             row = int(rows[index])
-            key = int(columns.slot[row]), kind, _attributes(columns, names, row)
+            key = int(columns.slot[row]), duration.name, _attributes(columns, names, row)
             if key not in self._kept and len(self._kept) >= self._max_series:
                 continue
             exemplar = Exemplar(
@@ -100,17 +99,19 @@ class Exemplars:
             )
             self._kept.setdefault(key, {})[int(buckets[index])] = _Kept(exemplar, self.came)
 
-    def of(self, slot: int, kind: int, attributes: Attributes, behind: int, since_unix_ns: int) -> tuple[Exemplar, ...]:
+    def of(
+        self, slot: int, metric: str, attributes: Attributes, behind: int, since_unix_ns: int
+    ) -> tuple[Exemplar, ...]:
         """Return those of one series.
 
         Args:
             slot: the target's.
-            kind: the library's.
+            metric: its name.
             attributes: of the series.
             behind: only what came behind this number of calls of `see`.
             since_unix_ns: only spans that ended since then.
         """
-        kept = [one for one in self._kept.get((slot, kind, attributes), {}).values() if one.came > behind]
+        kept = [one for one in self._kept.get((slot, metric, attributes), {}).values() if one.came > behind]
         exemplars = [one.exemplar for one in kept if one.exemplar.unix_ns >= since_unix_ns]
         if self._exponential:
             exemplars = sorted(exemplars, key=lambda exemplar: exemplar.unix_ns)[-MOST:]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otel_goprobe.exemplars import Attributes
 
 BOUNDS = next(duration for _, duration in durations().values() if duration.span_kind == SpanKind.SERVER).bounds_s
-KIND = next(kind for kind, (_, duration) in durations().items() if duration.name == "http.server.request.duration")
+METRIC = "http.server.request.duration"
 BEGAN = 1_790_000_000_000_000_000
 
 
@@ -82,7 +82,7 @@ def test_the_newest_of_each_bucket(which: str) -> None:
     expected = plainly(columns, which=which)
     told = {}
     for slot, attributes in {(slot, attributes) for slot, attributes, _ in expected}:
-        of_series = kept.of(slot, KIND, attributes, 0, 0)
+        of_series = kept.of(slot, METRIC, attributes, 0, 0)
         assert [one.value_s for one in of_series] == sorted(one.value_s for one in of_series)
         for one in of_series:
             told[slot, attributes, sum(one.value_s > bound for bound in BOUNDS)] = one.span_id, one.value_s
@@ -106,12 +106,12 @@ def test_what_is_asked_for() -> None:
     columns = take(spans(23), np.array([7]))
     ((slot, attributes, _),) = plainly(columns, which="always_on")
     kept.see(columns)
-    (one,) = kept.of(slot, KIND, attributes, 0, 0)
-    assert kept.of(slot, KIND, attributes, 1, 0) == ()
-    assert kept.of(slot, KIND, attributes, 0, one.unix_ns) == (one,)
-    assert kept.of(slot, KIND, attributes, 0, one.unix_ns + 1) == ()
+    (one,) = kept.of(slot, METRIC, attributes, 0, 0)
+    assert kept.of(slot, METRIC, attributes, 1, 0) == ()
+    assert kept.of(slot, METRIC, attributes, 0, one.unix_ns) == (one,)
+    assert kept.of(slot, METRIC, attributes, 0, one.unix_ns + 1) == ()
     kept.forget(slot)
-    assert kept.of(slot, KIND, attributes, 0, 0) == ()
+    assert kept.of(slot, METRIC, attributes, 0, 0) == ()
 
 
 def test_work_and_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,4 +135,4 @@ def test_exponential_histograms_have_few() -> None:
     )
     kept = Exemplars("always_on", 5, exponential=True)
     kept.see(columns)
-    assert len(kept.of(0, KIND, (), 0, 0)) == module.MOST
+    assert len(kept.of(0, METRIC, (), 0, 0)) == module.MOST
