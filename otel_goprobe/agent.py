@@ -318,8 +318,7 @@ class Agent:
     def stop(self) -> None:
         """Detach, flush, account for everything, say so."""
         gone = list(self.targets)
-        for one in gone:
-            self.targets.detach(one)
+        self.targets.detach(*gone)
         self.drain()
         self.tools.finish()
         if self.table:

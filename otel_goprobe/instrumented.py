@@ -216,12 +216,13 @@ class Targets:
             skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self._option_names),
         )
 
-    def detach(self, one: Instrumented) -> None:
+    def detach(self, *gone: Instrumented) -> None:
         """Remove the probes; starts go first, so that what is in flight may still end while the others go."""
-        one.attachment.close()
-        if self._wire:
-            self._wire.detach(one.slot)
-        self._program.maps["targets"].update(_u32(one.slot), bytes(self._target_dtype.itemsize))
+        kernel.detach(one.attachment for one in gone)
+        for one in gone:
+            if self._wire:
+                self._wire.detach(one.slot)
+            self._program.maps["targets"].update(_u32(one.slot), bytes(self._target_dtype.itemsize))
 
     def release(self, one: Instrumented) -> None:
         """Account for a detached target whose records have been drained, and free its slot."""

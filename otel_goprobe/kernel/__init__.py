@@ -1,6 +1,6 @@
 """Everything that talks to the kernel: C units -> loaded programs -> links and rings."""
 
-from otel_goprobe.kernel.attach import Attachment, attach, attach_tracepoints
+from otel_goprobe.kernel.attach import Attachment, attach, attach_tracepoints, detach
 from otel_goprobe.kernel.bundle import bpf_folder
 from otel_goprobe.kernel.capabilities import REQUIRED as REQUIRED_CAPABILITIES
 from otel_goprobe.kernel.capabilities import SITUATIONAL as SITUATIONAL_CAPABILITIES
@@ -26,6 +26,7 @@ __all__ = [
     "attach_tracepoints",
     "bpf_folder",
     "describe_sockets",
+    "detach",
     "load",
     "probe_features",
     "require_writing",
