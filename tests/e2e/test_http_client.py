@@ -71,7 +71,7 @@ def sent_by(client: Target, count: int) -> list[Sent]:
     return lines
 
 
-def attributes(line: Sent, *, attempt: int, http2: bool = False) -> dict[str, Value]:
+def attributes(line: Sent, *, attempt: int) -> dict[str, Value]:
     """Return all attributes that the span of an attempt has, and no others."""
     method = line.method or "GET"
     url = urlsplit(line.url)
@@ -86,7 +86,7 @@ def attributes(line: Sent, *, attempt: int, http2: bool = False) -> dict[str, Va
         result["server.port"] = port
     if method not in KNOWN_METHODS:
         result["http.request.method_original"] = method
-    if line.peer and not http2:
+    if line.peer:
         peer, _, peer_port = line.peer.rpartition(":")
         result |= {"network.peer.address": peer, "network.peer.port": int(peer_port)}
     if line.resends + attempt:
@@ -101,7 +101,7 @@ def attributes(line: Sent, *, attempt: int, http2: bool = False) -> dict[str, Va
     return result
 
 
-def spans_match(spans: list[Span], log: list[Sent], *, http2: bool = False) -> None:
+def spans_match(spans: list[Span], log: list[Sent]) -> None:
     """Check every span against the log of requests that were sent one after the other.
 
     Raises:
@@ -112,7 +112,7 @@ def spans_match(spans: list[Span], log: list[Sent], *, http2: bool = False) -> N
     assert len(spans) == len(expected)
     offset = wall_offset()
     for span, (line, attempt) in zip(spans, expected, strict=True):
-        assert span.attributes == attributes(line, attempt=attempt, http2=http2)
+        assert span.attributes == attributes(line, attempt=attempt)
         method = span.attributes["http.request.method"]
         assert span.name == ("HTTP" if method == "_OTHER" else method)
         assert span.kind == CLIENT
@@ -163,6 +163,6 @@ def test_http2_and_tls(exe: Path, receiver: Receiver) -> None:
                 log = sent_by(client, 23)
                 outcome = agent.stop()
         spans = [span for span in receiver.spans if span.attributes["server.port"] == origin.port]
-        spans_match(spans, log, http2=mode == "http2")
+        spans_match(spans, log)
         assert {line.proto for line in log} == {"HTTP/2.0" if mode == "http2" else "HTTP/1.1"}
         assert (outcome.started, outcome.exported, outcome.dropped) == (23, 23, {})
