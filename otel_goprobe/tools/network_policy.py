@@ -216,7 +216,7 @@ def read(file: Path) -> CommentedMap:
     if document is None:
         return CommentedMap()
     if not isinstance(document, CommentedMap):
-        raise UsageError(f"{file}:1:1: a policy is a mapping with the key services", "see docs/network.md")
+        raise UsageError(f"{file}:1:1: a policy is a mapping with the key services", "see docs/tools.md")
     return document
 
 
