@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
 	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-rates bench-encode \
-	bench-metrics bench-wire bench-propagation bench-inspect clean
+	bench-metrics bench-wire bench-propagation bench-libraries bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -115,6 +115,9 @@ bench-wire: setup-dev  ## 2 minutes: what headers on the wire cost the client th
 bench-propagation: setup-dev  ## 3 minutes: what each way to a span's parent costs, in hits and ns
 	@scripts/apt-missing wrk
 	scripts/as-root $(VENV)/python -m benchmarks.propagation --into docs/overhead.md
+
+bench-libraries: setup-dev  ## a minute: what each library costs a request, in hits and ns
+	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m benchmarks.libraries --into docs/overhead.md
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

@@ -1,0 +1,3 @@
+module net_http2
+
+go 1.21
