@@ -26,13 +26,15 @@ def test_every_release(release: str, kind: str) -> None:
         assert set(functions) == set(FUNCTIONS)
         pushes = [binary.start_site(each).expected == b"\x55" for each in functions.values()]
         assert all(pushes) is any(pushes) is (release >= "1.21")
-        http_client, http_server = probes.consider(binary)
-        assert [one.library.stem for one in (http_client, http_server)] == ["http_client", "http_server"]
+        considered = {one.library.stem: one for one in probes.consider(binary)}
+        assert set(considered) == {"http_client", "http_server", "http2_server", "http_streams"}
+        http_client, http_server = considered["http_client"], considered["http_server"]
         called = [hook for hook in http_client.hooks if hook.hook.role is not Role.DETAIL]
         assert all(hook.sites for hook in called)
         (start,) = called[-1].sites
         assert start.cost is Cost.EMULATED
-        sites = [site for hook in http_server.hooks if hook.hook.role is not Role.DETAIL for site in hook.sites]
+        always = [hook for hook in http_server.hooks if hook.hook.role is not Role.DETAIL and not hook.hook.option]
+        sites = [site for hook in always for site in hook.sites]
         assert len(sites) == 3
         assert {site.cost for site in sites} == {Cost.EMULATED}
         assert all(binary.return_sites(functions[name]) for name in FUNCTIONS[:5])
