@@ -55,10 +55,15 @@ static __always_inline void count(u32 slot, u32 counter)
 		__sync_fetch_and_add(value, 1);
 }
 
-/* `id_of` with the target's seeds. */
-static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g, struct trace_context *root)
+/* `id_of`, and for a span without a parent `id_of_trace`, with the target's seeds. */
+static __always_inline u64 id_make(struct target *target, u64 now_ns, u64 g)
 {
-	return id_of(target->id_seed_high, target->id_seed_low, now_ns, g, root);
+	return id_of(target->id_seed_high, target->id_seed_low, now_ns, g);
+}
+
+static __always_inline void id_make_trace(struct target *target, u64 now_ns, u64 g, struct trace_context *root)
+{
+	id_of_trace(target->id_seed_high, target->id_seed_low, now_ns, g, root);
 }
 
 /* Fills all of a record's header but what its end decides, `end_ns` and `late`, from an in-flight value. */

@@ -41,11 +41,12 @@ int grpc_client_call_start(struct pt_regs *ctx)
 	words[0] = GO_ARG1(ctx);
 	words[1] = GO_ARG2(ctx);
 	parent = parent_of(ctx, target, slot, words, call.bias, 0, &call.parent_g);
-	call.span_id = id_make(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid, parent ? 0 : &call.context);
+	call.span_id = id_make(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid);
 	if (parent) {
 		call.context = parent->context;
 		call.parent_span_id = parent->span_id;
 	} else {
+		id_make_trace(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid, &call.context);
 		call.context.flags = sampling_decides(&call.context, 0, target->sampling_parents, target->sampling_bound);
 	}
 	count(slot, COUNTER_started);

@@ -140,7 +140,9 @@ int grpc_server_call_start(struct pt_regs *ctx)
 			call->tracestate.length = 0;
 		}
 	}
-	call->span_id = id_make(target, call->start_ns, key.goid, parent_span_id ? 0 : &context);
+	call->span_id = id_make(target, call->start_ns, key.goid);
+	if (!parent_span_id)
+		id_make_trace(target, call->start_ns, key.goid, &context);
 	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	call->context = context;
 	call->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;

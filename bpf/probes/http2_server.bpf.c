@@ -97,7 +97,6 @@ static __always_inline int http2_server_begin(struct pt_regs *ctx, struct target
 	struct goroutine_key key = http2_server_key(ctx, slot);
 	struct http2_server_in_flight *request;
 	u64 seen = GO_ARG3(ctx), header_span_id, bytes, words[1] = {};
-	struct trace_context *root;
 	u32 sampled, stream = 0;
 
 	count(slot, COUNTER_started);
@@ -122,10 +121,9 @@ static __always_inline int http2_server_begin(struct pt_regs *ctx, struct target
 	}
 	header_span_id = http2_server_read_headers(target, go_read_word(seen, layout.request_header), request);
 	request->parent_span_id = http2_server_join(target, slot, layout, request, stream, header_span_id);
-	root = request->parent_span_id ? 0 : &request->context;
-	/* So that it is asked for itself, not for the reason to have none: Linux 6.1 doesn't remember that it isn't 0. */
-	asm volatile("" : "+r"(root));
-	request->span_id = id_make(target, request->start_ns, key.goid, root);
+	request->span_id = id_make(target, request->start_ns, key.goid);
+	if (!request->parent_span_id)
+		id_make_trace(target, request->start_ns, key.goid, &request->context);
 	sampled = sampling_decides(&request->context, request->parent_span_id, target->sampling_parents,
 				   target->sampling_bound);
 	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) &&

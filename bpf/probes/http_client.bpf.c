@@ -54,11 +54,12 @@ static __always_inline int http_client_begin(struct pt_regs *ctx, struct target 
 	request.redirect = apart == 24 ? words[0] : words[2];
 	parent = parent_of(ctx, target, slot, &words[3], request.bias, request.redirect != 0,
 			   &request.parent_g);
-	request.span_id = id_make(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid, parent ? 0 : &request.context);
+	request.span_id = id_make(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid);
 	if (parent) {
 		request.context = parent->context;
 		request.parent_span_id = parent->span_id;
 	} else {
+		id_make_trace(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid, &request.context);
 		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
 							 target->sampling_bound);
 	}
@@ -217,7 +218,7 @@ int http_client_connection(struct pt_regs *ctx)
 		http_client_finish(target, slot, request, request->failed_ns, 0, request->error);
 		count(slot, COUNTER_started);
 		request->start_ns = request->failed_ns;
-		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid, 0);
+		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid);
 		links_take(target, slot, key.goid, request->span_id, !request->parent_span_id);
 		request->failed_ns = 0;
 		request->resends++;

@@ -49,7 +49,9 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);
 	}
 	parent_span_id = connection_adopt(&request->joined, now, context, header_span_id);
-	request->span_id = id_make(target, now, key.goid, parent_span_id ? 0 : context);
+	request->span_id = id_make(target, now, key.goid);
+	if (!parent_span_id)
+		id_make_trace(target, now, key.goid, context);
 	sampled = sampling_decides(context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	if (with_b3 && denied && !parent_span_id && target->sampling_parents == SAMPLING_FOLLOWS_PARENTS)
 		sampled = 0;
