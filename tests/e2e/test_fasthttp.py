@@ -69,7 +69,7 @@ REQUESTS_IN_TURN = (
     Request("/status/201", method="PROPFIND", status=201),
     Request(f"/{'long/' * 50}1", status=503),
     Request("/sent/1", headers=(*OTHER_HEADERS, ("traceparent", SENT), ("tracestate", "a=b")), status=503),
-    Request("/sent/twice", headers=(("traceparent", SENT), ("Traceparent", SENT.replace("7c", "7d"))), status=404),
+    Request("/sent/twice", headers=(("traceparent", SENT), ("Traceparent", SENT.replace("7c", "7d"))), status=201),
     Request("/old/1", version="1.0", status=503),
 )
 
@@ -100,7 +100,6 @@ def test_every_request_is_a_span(version: str, go: str, strip: bool, back: Targe
             assert {connection.receive().status for _ in range(23)} == {200, 201, 404, 500, 503}
         with Connection(target.port) as connection:
             head = "PUT /big/expected HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
-            connection.send()
             assert b"100 Continue" in connection.raw(f"{head}abcGET /status/200 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         gone_early(target.port, "GET /slow/1 HTTP/1.1\nHost: a\n\n")
         gone_early(target.port, "GET /goexit/1 HTTP/1.1\nHost: a\n\n")
@@ -123,8 +122,8 @@ def test_every_request_is_a_span(version: str, go: str, strip: bool, back: Targe
             line, attributes = logged[path], span.attributes
             assert f"{attributes['client.address']}:{attributes['network.peer.port']}" == line["remote"]
             assert attributes.get("http.request.method_original", attributes["http.request.method"]) == line["method"]
-            host = (attributes["server.address"], attributes.get("server.port"))
-            assert ":".join(str(part) for part in host if part) == line["host"] or path == "/old/1"
+            host = (attributes.get("server.address"), attributes.get("server.port"))
+            assert ":".join(str(part) for part in host if part) == line["host"]
         assert span.attributes["network.protocol.version"] == ("1.0" if path == "/old/1" else "1.1")
     assert spans["/status/503"].attributes["url.query"] == "key=value&sig=REDACTED"
     assert spans["/goexit/1"].attributes["error.type"] == "runtime.Goexit"
