@@ -420,7 +420,7 @@ static __always_inline void fasthttp_server_finish(struct target *target, struct
 	fixed.header.end_ns = bpf_ktime_get_ns();
 	duration_ns = fixed.header.end_ns - request->start_ns;
 	if (response)
-		fixed.status = go_read_word(response + target->fasthttp_response_header, target->fasthttp_response_status);
+		fixed.status = go_read_word(response, target->fasthttp_response_status);
 	if (!kept) {
 		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
 						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||

@@ -105,7 +105,10 @@ LIBRARY = Library(
         ),
         Hook(
             Role.END,
-            tuple(Way("fasthttp_server_writes", AtCalls(serve, _WRITE)) for serve in _SERVES),
+            (
+                Way("fasthttp_server_written", AfterCalls(_WRITE, _RESPONSE_WRITE, results=())),
+                *(Way("fasthttp_server_writes", AtCalls(serve, _WRITE)) for serve in _SERVES),
+            ),
             lost="all requests",
             wanted=_empties_response,
         ),
@@ -156,8 +159,7 @@ LIBRARY = Library(
         Field("fasthttp_ctx_conn", f"{_PACKAGE}.RequestCtx", "c", lost="network.peer.address, parents on this host"),
         Field("fasthttp_request_header", f"{_PACKAGE}.Request", "Header", required=True),
         Field("fasthttp_request_tls", f"{_PACKAGE}.Request", "isTLS", lost="url.scheme"),
-        Field("fasthttp_response_header", _RESPONSE, "Header", required=True),
-        Field("fasthttp_response_status", f"{_PACKAGE}.ResponseHeader", "statusCode", required=True),
+        Field("fasthttp_response_status", _RESPONSE, "Header.statusCode", required=True),
         Field("fasthttp_header_method", f"{_PACKAGE}.RequestHeader", "method", lost="http.request.method"),
         Field("fasthttp_header_uri", f"{_PACKAGE}.RequestHeader", "requestURI", required=True),
         Field("fasthttp_header_host", f"{_PACKAGE}.RequestHeader", "host", lost="server.address"),
