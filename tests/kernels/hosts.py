@@ -81,7 +81,8 @@ def write(guest: Guest) -> str:
     inserted = len(sent) - own - len(full)
     assert full
     assert counts(outcome) == {"write_inserted": inserted, "write_own_header": own, "write_no_room": len(full)}
-    return f"{inserted} of {inserted} headers; {own} own ones kept; {len(full)} found no room; it takes {share:.0%} of a client span's ns"
+    found = f"{inserted} of {inserted} headers; {own} own ones kept; {len(full)} found no room"
+    return f"{found}; takes {share:.0%} of a client span's ns"
 
 
 def write_share(runs: Mapping[str, tuple[int, int]]) -> float:

@@ -76,9 +76,9 @@ def program_statistics() -> Iterator[None]:
 
 
 def program_runs(pid: int) -> dict[str, tuple[int, int]]:
-    """Return runs and ns of the programs that a process holds open, by the 15 characters that the kernel keeps of a name.
+    """Return runs and ns of the programs that a process holds open, by what the kernel keeps of their names.
 
-    Those of one name are added up.
+    That is 15 characters; those of one name are added up.
     """
     found: dict[str, tuple[int, int]] = {}
     for number in bpf_ids(pid)[0]:
