@@ -1,8 +1,9 @@
 """valyala/fasthttp servers: what is probed, and how a request's record becomes the SERVER span that net/http's does.
 
-Two hits a request on emulated instructions of ``serveConnCounted`` (up to v1.65 ``serveConn``), which answers all requests
-of a connection: the call that asks for ``Expect: 100-continue``, behind which the handler runs, and behind the one that
-writes the answer. What it defers fires once a connection. Routers that run in a handler, as fiber's, tell the route.
+Two hits a request on emulated instructions of ``serveConnCounted`` (up to v1.65 ``serveConn``), which answers all
+requests of a connection: the call that asks for ``Expect: 100-continue``, behind which the handler runs, and behind the
+one that writes the answer. What it defers fires once a connection. Routers that run in a handler, as fiber's, tell the
+route.
 
 fasthttp recovers from no panic: a handler's ends the program, and its request has no span. One that the handler, or a
 middleware, recovers from is answered like any other. Before v1.16 headers were parsed when a handler asked for them:

@@ -16,6 +16,7 @@ from harness.client import Connection, Request, one_after_another
 from harness.expect import SERVER
 from harness.join import Join
 from harness.target import Target
+from test_red import ACTIVE, DURATION, points, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,10 @@ def back() -> Iterator[Target]:
         yield target
 
 
+EXPECTING = b"PUT /big/expected HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc"
+LAST = b"GET /status/200 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
 def gone_early(port: int, head: str) -> None:
     """Send the head of a request and close."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -83,7 +88,7 @@ REQUESTS_IN_TURN = (
         pytest.param("1.51.0", "1.27", True, marks=pytest.mark.slow),
     ],
 )
-def test_every_request_is_a_span(version: str, go: str, strip: bool, back: Target, receiver: Receiver) -> None:  # noqa: FBT001 - a parameter of the test
+def test_every_request_is_a_span(version: str, go: str, *, strip: bool, back: Target, receiver: Receiver) -> None:
     """Statuses, streams, timeouts, hijacked connections, panics, a Goexit, clients that leave early, pipelines."""
     with (
         Target(build(version, go, strip=strip), "-back", f"127.0.0.1:{back.port}") as target,
@@ -92,15 +97,16 @@ def test_every_request_is_a_span(version: str, go: str, strip: bool, back: Targe
         agent.attached()
         for request, answer in zip(REQUESTS_IN_TURN, one_after_another(target.port, REQUESTS_IN_TURN), strict=True):
             assert answer.status == request.status, request
-        assert [Connection(target.port).ask(Request(f"/{what}/1")).status for what in ("timeout", "hijack")] == [408, 299]
+        for what, status in (("timeout", 408), ("hijack", 299)):
+            with Connection(target.port) as connection:
+                assert connection.ask(Request(f"/{what}/1")).status == status
         with Connection(target.port) as connection:
             assert connection.raw(b"GET /upgrade/1 HTTP/1.1\r\nHost: a\r\n\r\n").endswith(b"hijacked")
         with Connection(target.port) as connection:
             connection.send(*(Request(f"/pipeline/{number}") for number in range(23)))
             assert {connection.receive().status for _ in range(23)} == {200, 201, 404, 500, 503}
         with Connection(target.port) as connection:
-            head = "PUT /big/expected HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
-            assert b"100 Continue" in connection.raw(f"{head}abcGET /status/200 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            assert b"100 Continue" in connection.raw(EXPECTING + LAST)
         gone_early(target.port, "GET /slow/1 HTTP/1.1\nHost: a\n\n")
         gone_early(target.port, "GET /goexit/1 HTTP/1.1\nHost: a\n\n")
         gone_early(target.port, "PUT /big/never HTTP/1.1\nHost: a\nExpect: 100-continue\nContent-Length: 3\n\n")
@@ -136,7 +142,7 @@ def test_every_request_is_a_span(version: str, go: str, strip: bool, back: Targe
 
 
 def chains(spans: list[Span], caller: int, front: int, back: int) -> Counter[str]:
-    """Count, of the requests that `caller` made, the links between the four spans of each that are as they have to be."""
+    """Count what the four spans of each request that `caller` made say of their parents, and of its status."""
     calls = [span for span in spans if span.kind == CLIENT]
     asked, called = (
         {urlsplit(str(span.attributes["url.full"])).path: span for span in calls if span.resource["process.pid"] == pid}
@@ -158,28 +164,56 @@ def chains(spans: list[Span], caller: int, front: int, back: int) -> Counter[str
 @pytest.mark.parametrize("count", [FEW, pytest.param(REQUESTS, marks=pytest.mark.slow)])
 def test_statuses_and_parents_over_keep_alive_connections(count: int, back: Target, receiver: Receiver) -> None:
     """16 at once; handlers call on by their RequestCtx, without, on a goroutine of their own, and by a worker's."""
-    with Target(build(), "-back", f"127.0.0.1:{back.port}") as front, Join("-call", f"127.0.0.1:{front.port}", exe=build()) as caller:
+    with (
+        Target(build(), "-back", f"127.0.0.1:{back.port}") as front,
+        Join("-call", f"127.0.0.1:{front.port}", exe=build()) as caller,
+    ):
         pids = [f"--pid={each.pid}" for each in (back, front, caller)]
         with Agent(*pids, "--ring-size", "64MiB", environment=receiver.environment) as agent:
             agent.attached(3)
             assert caller.ask(f"{count} {CONCURRENCY}", "^done ") == "done 0"
             outcome = agent.stop()
     assert (outcome.started, outcome.exported, outcome.dropped) == (4 * count, 4 * count, {})
-    right = ("front", "call", "back", "status")
-    assert chains(receiver.spans, caller.pid, front.pid, back.pid) == Counter({f"{name} right": count for name in right})
+    right = Counter({f"{name} right": count for name in ("front", "call", "back", "status")})
+    assert chains(receiver.spans, caller.pid, front.pid, back.pid) == right
 
 
 def test_tls_and_names_as_they_come(receiver: Receiver) -> None:
     """The scheme is https; a traceparent is found however its name is written."""
-    with Target(build(), "-tls", "-raw-names") as target:
-        with Agent("--pid", str(target.pid), environment=receiver.environment) as agent:
-            agent.attached()
-            with Connection(target.port, tls=True) as connection:
-                for number in range(23):
-                    connection.ask(Request(f"/tls/{number}", headers=(("TRACEPARENT", SENT),)))
-            receiver.wait_for(23)
-            outcome = agent.stop()
+    with (
+        Target(build(), "-tls", "-raw-names") as target,
+        Agent("--pid", str(target.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        with Connection(target.port, tls=True) as connection:
+            for number in range(23):
+                connection.ask(Request(f"/tls/{number}", headers=(("TRACEPARENT", SENT),)))
+        receiver.wait_for(23)
+        outcome = agent.stop()
     assert (outcome.started, outcome.exported, outcome.dropped) == (23, 23, {})
     for span in served(receiver.spans, target.pid).values():
         assert (span.attributes["url.scheme"], span.parent_span_id) == ("https", SENT[36:52])
         assert span.attributes["client.address"] == "127.0.0.1"
+
+
+def test_metrics_and_what_is_not_sampled(receiver: Receiver) -> None:
+    """Durations of all requests, by attributes; none is in flight when they are over; a fifth are spans."""
+    variables = {**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    with (
+        Target(build()) as target,
+        Agent("--pid", str(target.pid), "--sample", "0.2", environment=variables) as agent,
+    ):
+        agent.attached()
+        for request in (Request("/status/404", status=404), Request("/panic/1", method="POST", status=500)):
+            one_after_another(target.port, [request] * 101)
+        receiver.wait_metrics(len(receiver.metrics) + 2)  # the last one's requests are all over
+        outcome = agent.stop()
+    assert outcome.started == 202
+    assert outcome.dropped == {"sampled_out": 202 - outcome.exported}
+    assert 10 < outcome.exported < 80
+    last = {}
+    for point in points(receiver, DURATION):
+        last[told_by(point)] = point.point.count
+        assert point.attributes["network.protocol.version"] == "1.1"
+    assert last == {("GET", None, 404, None): 101, ("POST", None, 500, "500"): 101}
+    assert [point.point.as_int for point in points(receiver, ACTIVE)[-1:]] in ([], [0])
