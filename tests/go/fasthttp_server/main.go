@@ -2,7 +2,7 @@
 //
 //	fasthttp_server -listen 127.0.0.1:0 [-back ADDRESS] [-tls] [-raw-names]   prints `listening ADDRESS` and `ready`, then
 //	                                       a line of JSON a request
-//	fasthttp_server -call ADDRESS          prints `ready`; for each line `COUNT CONCURRENCY` on its standard input sends so
+//	fasthttp_server -call ADDRESS [-plain] prints `ready`; for each line `COUNT CONCURRENCY` on its standard input sends so
 //	                                       many requests for random paths and prints `done FAILED`
 package main
 
@@ -38,6 +38,7 @@ var (
 	secure   = flag.Bool("tls", false, "answer over TLS")
 	rawNames = flag.Bool("raw-names", false, "leave header names as they come")
 	call     = flag.String("call", "", "load this address")
+	plain    = flag.Bool("plain", false, "ask for pages that call nobody")
 )
 
 func main() {
@@ -244,6 +245,9 @@ func one(client *http.Client, way string) error {
 		return err
 	}
 	path := fmt.Sprintf("/back/%s/%x", way, random)
+	if *plain {
+		path = fmt.Sprintf("/plain/%x", random)
+	}
 	response, err := client.Get("http://" + *call + path)
 	if err != nil {
 		return err
