@@ -147,7 +147,8 @@ static __always_inline u64 fasthttp_server_read(struct target *target, u64 heade
 	struct go_block *block = go_read_block(&buffer.block, header, target->fasthttp_header_block);
 	u16 start = target->fasthttp_header_block;
 	u64 embedded = header + (target->fasthttp_header_embedded == MISSING ? 0 : target->fasthttp_header_embedded);
-	u64 at, bytes, wanted = 0, length, method = 0;
+	u64 at, bytes, wanted, method = 0;
+	struct go_string list = {};
 
 	__builtin_memset(strings->headers, 0, sizeof(strings->headers));
 	go_field(block, header, start, target->fasthttp_header_method, &strings->method.data, 2);
@@ -174,15 +175,15 @@ static __always_inline u64 fasthttp_server_read(struct target *target, u64 heade
 	if (!read_user_present(buffer.line + at, bytes, strings->target.data))
 		request->line_bytes = at + bytes;
 	__builtin_memcpy(request->line, buffer.line, sizeof(request->line));
-	request->protocol_minor = !go_read_byte(embedded, target->fasthttp_header_old);
+	request->protocol_minor = !(connection_word(embedded, target->fasthttp_header_old) & 0xff);
 	if (target->options & OPTION_tracecontext && target->fasthttp_header_lines != MISSING &&
 	    target->fasthttp_kv_no_value == 8 * (FASTHTTP_KV_WORDS - 1)) {
 		wanted = 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE;
 		__builtin_memset(&buffer, 0, sizeof(buffer));
-		fasthttp_server_walk(go_read_string(embedded, target->fasthttp_header_lines), wanted, &buffer, strings->headers);
+		read_user_present(&list, sizeof(list), embedded + target->fasthttp_header_lines);
+		fasthttp_server_walk(list, wanted, &buffer, strings->headers);
 	}
-	length = strings->headers[HEADER_TRACEPARENT].length;
-	if (!length)
+	if (!strings->headers[HEADER_TRACEPARENT].length)
 		return 0;
 	__builtin_memset(&buffer, 0, sizeof(buffer));
 	return traceparent_read(strings->headers[HEADER_TRACEPARENT], &buffer.text, &request->context);
@@ -420,7 +421,7 @@ static __always_inline void fasthttp_server_finish(struct target *target, struct
 	fixed.header.end_ns = bpf_ktime_get_ns();
 	duration_ns = fixed.header.end_ns - request->start_ns;
 	if (response)
-		fixed.status = go_read_word(response, target->fasthttp_response_status);
+		fixed.status = connection_word(response, target->fasthttp_response_status);
 	if (!kept) {
 		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
 						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||
@@ -473,7 +474,7 @@ int fasthttp_server_written(struct pt_regs *ctx)
 	request = fasthttp_server_inflight.lookup(&key);
 	if (!request)
 		return 0;
-	response = go_read_word(request->request, target->fasthttp_ctx_timeout_response);
+	response = connection_word(request->request, target->fasthttp_ctx_timeout_response);
 	if (!response)
 		response = request->request + target->fasthttp_ctx_response;
 	fasthttp_server_end(target, &key, request, response, HTTP_SERVER_ANSWERED, 0);

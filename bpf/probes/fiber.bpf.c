@@ -12,14 +12,17 @@ static __always_inline void fiber_route(struct pt_regs *ctx, struct target *targ
 					u16 fasthttp, u16 use, u16 path)
 {
 	struct server_span *span = span_of_router(ctx, target, slot);
+	struct go_string template = {};
 	u64 matched;
 
 	/* Another context than the request's own: a handler asks another App. */
-	if (!span || go_read_word(context, fasthttp) != span->request)
+	if (!span || connection_word(context, fasthttp) != span->request)
 		return;
-	matched = go_read_word(context, route);
-	if (matched && !go_read_byte(matched, use))
-		span->route = go_read_string(matched, path);
+	matched = connection_word(context, route);
+	if (!matched || connection_word(matched, use) & 0xff)
+		return;
+	read_user_present(&template, sizeof(template), matched + path);
+	span->route = template;
 }
 
 /* func (app *App) next(c *Ctx) (bool, error) of package fiber, where func (app *App) handler(rctx *fasthttp.RequestCtx) calls
@@ -58,7 +61,7 @@ int fiber_releases(struct pt_regs *ctx)
 
 	target = target_of(ctx, &slot);
 	if (target)
-		fiber_route(ctx, target, slot, go_read_word(GO_CLOSURE(ctx), 16), target->fiber_ctx_route,
+		fiber_route(ctx, target, slot, connection_word(GO_CLOSURE(ctx), 16), target->fiber_ctx_route,
 			    target->fiber_ctx_fasthttp, target->fiber_route_use, target->fiber_route_path);
 	return 0;
 }
