@@ -193,5 +193,5 @@ LIBRARY = Library(
     options=("tracecontext", "user_agent", "url_query"),
     counters=("tracestate_dropped",),
     active_spans=True,
-    headers=("fasthttp_server.h",),
+    headers=("fasthttp_server.h", "fasthttp_server_read.h"),
 )
