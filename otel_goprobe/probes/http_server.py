@@ -224,6 +224,10 @@ def _method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeV
     }
 
 
+def _is_linked(binary: GoBinary) -> bool:
+    return bool(binary.functions([_SERVER, _SERVE]))
+
+
 def _has_mux(binary: GoBinary) -> bool:
     return bool(binary.functions([f"{_MUX}.ServeHTTP"]))
 
@@ -231,6 +235,7 @@ def _has_mux(binary: GoBinary) -> bool:
 LIBRARY = Library(
     stem="http_server",
     import_path="net/http",
+    wanted=_is_linked,
     hooks=(
         Hook(
             Role.END,
