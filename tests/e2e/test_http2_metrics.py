@@ -120,9 +120,5 @@ def test_what_failed_or_was_slow_is_kept(ends: Ends, receiver: Receiver) -> None
     kept = Counter(span.attributes["http.route"] for span in receiver.spans if span.kind == SERVER)
     counts = served(ends)
     assert kept == {TOLD[path][0]: counts[path] for path in ("/status/503", "/panic/x", "/until-reset/x")}
-        "/status/": ASKED["/status/503"],
-        "/panic/": ASKED["/panic/x"],
-        "/until-reset/": ASKED["/until-reset/x"],
-    }
     assert all(span.attributes["goprobe.sampled.late"] and not span.flags & 1 for span in receiver.spans)
     assert all(span.error or span.end - span.start > 300e6 for span in receiver.spans)
