@@ -100,7 +100,7 @@ def test_durations_and_requests_in_flight(ends: Ends, receiver: Receiver, monkey
         assert told, name
         assert told <= own
     in_flight = [point.point.as_int for point in points(receiver, ACTIVE)]
-    assert max(in_flight) == 1, "the one that waits for its reset"
+    assert max(in_flight) >= 1, "the one that waits for its reset"
     assert in_flight[-1] == 0
 
 
