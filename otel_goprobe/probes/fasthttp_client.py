@@ -48,11 +48,13 @@ _U64 = 2**64 - 1
 _FASTHTTP = "github.com/valyala/fasthttp"
 _DO = f"{_FASTHTTP}.(*HostClient).Do"
 _ATTEMPT = f"{_FASTHTTP}.(*HostClient).do"
-_CLOSED = "the server closed connection before returning the first response byte. make sure the server returns"
 ERRORS: Mapping[str, tuple[str, ...]] = {
     "timeout": ("timeout",),
     f"{_FASTHTTP}.ErrNoFreeConns": ("no free connections available to host",),
-    f"{_FASTHTTP}.ErrConnectionClosed": (_CLOSED, _CLOSED.replace("make", "Make"), "EOF"),
+    f"{_FASTHTTP}.ErrConnectionClosed": (
+        "the server closed connection before returning the first response byte. ",
+        "EOF",
+    ),
     f"{_FASTHTTP}.ErrDialTimeout": (
         "dialing to the given TCP address timed out",
         "dialing to the given tcp address timed out",
@@ -232,6 +234,7 @@ LIBRARY = Library(
         _request("request_target", "Header.requestURI", required=True),
         _request("request_host", "Header.host"),
         _request("request_parsed", "parsedURI", required=True),
+        _request("uri_scheme", "uri.scheme", required=True),
         _request("uri_host", "uri.host", required=True),
         _request("uri_path", "uri.path", lost="the path of requests that find no connection"),
         _request("uri_query", "uri.queryString"),

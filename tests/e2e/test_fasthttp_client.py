@@ -1,0 +1,146 @@
+"""Requests that fasthttp's clients send become spans that say what the client itself logged, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from signal import SIGUSR1
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from goprograms import go_binary
+from harness.agent import Agent
+from harness.expect import CLOCK_NS, KNOWN_METHODS, wall_offset
+from harness.target import Target
+
+if TYPE_CHECKING:
+    from harness.receiver import Receiver, Span, Value
+
+pytestmark = pytest.mark.root
+
+SERVER, CLIENT = 2, 3
+"""OTLP's SPAN_KIND_SERVER and SPAN_KIND_CLIENT."""
+CALLS = int(os.environ.get("FASTHTTP_TRUTH_CALLS", "10007"))
+
+KINDS = (
+    *("ok", "missing", "failing", "post", "brew", "head", "old", "secret", "escaped", "long", "set", "host header"),
+    *("only host header", "unwanted", "redirect", "repeated", "closed", "refused", "timeout", "deadline"),
+    *("read timeout", "dial timeout", "no free", "too large", "streamed", "balanced", "other scheme", "panic", "ok"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the target itself says about one attempt; see tests/go/fasthttp_calls/main.go."""
+
+    method: str
+    url: str
+    status: int
+    error: str
+    proto: str
+    peer: str
+    resends: int
+    start: int
+    end: int
+
+
+def attributes(line: Sent) -> dict[str, Value]:
+    """Return all attributes that the span of an attempt has, and no others."""
+    url = urlsplit(line.url)
+    secret_less = re.sub(r"//[^/]*@", "//REDACTED:REDACTED@", re.sub(r"\bsig=[^&]*", "sig=REDACTED", line.url))
+    result: dict[str, Value] = {
+        "http.request.method": line.method if line.method in KNOWN_METHODS else "_OTHER",
+        "url.full": secret_less,
+        "server.address": str(url.hostname),
+        "server.port": url.port or {"http": 80, "https": 443}[url.scheme],
+    }
+    if line.method not in KNOWN_METHODS:
+        result["http.request.method_original"] = line.method
+    if line.peer:
+        peer, _, peer_port = line.peer.rpartition(":")
+        result |= {"network.peer.address": peer, "network.peer.port": int(peer_port)}
+    if line.resends:
+        result["http.request.resend_count"] = line.resends
+    if line.status:
+        result |= {"http.response.status_code": line.status, "network.protocol.version": line.proto}
+    if line.error or line.status >= 400:
+        result["error.type"] = line.error or str(line.status)
+    return result
+
+
+def test_what_is_sent_is_told(receiver: Receiver) -> None:
+    """Repeated attempts and redirects are spans of their own; errors, odd URLs, requests that are never written."""
+    exe = go_binary("fasthttp_calls", language="1.26.0")
+    with (
+        Target(exe) as origin,
+        Target(
+            exe, "-origin", f"127.0.0.1:{origin.port}", "-kinds", ",".join(KINDS), "-times", str(len(KINDS))
+        ) as client,
+        Agent("--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        os.kill(client.pid, SIGUSR1)
+        client.stdout.wait_for("^done$")
+        outcome = agent.stop()
+        log = [Sent(**json.loads(text)) for text in client.stdout.matching(r"^\{")]
+    spans = sorted(receiver.spans, key=lambda span: (span.start, span.end))
+    assert [span.attributes for span in spans] == [attributes(line) for line in log]
+    offset = wall_offset()
+    for span, line in zip(spans, log, strict=True):
+        method = span.attributes["http.request.method"]
+        assert span.name == ("HTTP" if method == "_OTHER" else method)
+        assert (span.kind, span.parent_span_id) == (CLIENT, "")
+        assert span.error == ("error.type" in span.attributes)
+        assert span.scope == "otel-goprobe/github.com/valyala/fasthttp"
+        assert line.start + offset - CLOCK_NS <= span.start <= span.end <= line.end + offset + CLOCK_NS
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert outcome.balanced
+    assert outcome.dropped == {}
+
+
+def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:
+    """Return the spans of a kind and path by the ids in their queries."""
+    found = {}
+    for span in (span for span in spans if span.kind == kind):
+        query = span.attributes.get("url.query")
+        url = urlsplit(str(span.attributes.get("url.full") or f"{span.attributes['url.path']}?{query}"))
+        if url.path == path:
+            (each,) = parse_qs(url.query)["id"]
+            assert found.setdefault(each, span) is span
+    return found
+
+
+@pytest.mark.slow
+def test_parents_and_statuses_of_10_007_calls(receiver: Receiver) -> None:
+    """16 at once from handlers, two of three on a handler's own goroutine, the others on one that it starts."""
+    exe = go_binary("fasthttp_calls", language="1.26.0")
+    with (
+        Target(exe) as back,
+        Target(exe, "-origin", f"127.0.0.1:{back.port}") as front,
+        Target(exe, "-origin", f"127.0.0.1:{front.port}", "-load", str(CALLS)) as caller,
+        Agent("--url-query", f"--pid={back.pid}", f"--pid={front.pid}", environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        os.kill(caller.pid, SIGUSR1)
+        caller.stdout.wait_for("^done$", 1, 120)
+        outcome = agent.stop()
+        log = [Sent(**json.loads(text)) for text in caller.stdout.matching(r"^\{")]
+    answered = {parse_qs(urlsplit(line.url).query)["id"][0]: line.status for line in log}
+    fronts, calls, backs = (
+        by_id(receiver.spans, kind, path) for kind, path in ((SERVER, "/front"), (CLIENT, "/back"), (SERVER, "/back"))
+    )
+    assert outcome.balanced
+    assert outcome.dropped == {}
+    assert len(answered) == CALLS
+    assert set(answered) == set(fronts) == set(calls) == set(backs)
+    wrong: Counter[str] = Counter()
+    for each, status in answered.items():
+        chain = [fronts[each], calls[each], backs[each]]
+        for name, outer, inner in zip(("call", "back"), chain, chain[1:], strict=False):
+            wrong[name] += (inner.trace_id, inner.parent_span_id) != (outer.trace_id, outer.span_id)
+        wrong["status"] += any(span.attributes["http.response.status_code"] != status for span in chain)
+    assert wrong == Counter({"call": 0, "back": 0, "status": 0})
