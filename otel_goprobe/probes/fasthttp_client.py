@@ -112,9 +112,12 @@ def url_of(traits: int, host: bytes, path: bytes, query: bytes) -> Url:
     has_user = bool(traits & URL_USER)
     if not traits & URL_SENT:
         return Url(scheme, host, path or b"/", query, has_user=has_user)
-    if b"://" in path.partition(b"?")[0]:
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
     path, _, query = path.partition(b"?")
+    if b"://" in path:
+        # As the request was given it: written by its Host header, or not even parsed.
+        authority, _, path = path.partition(b"://")[2].partition(b"/")
+        user, _, named = authority.rpartition(b"@")
+        host, path, has_user = host or named, b"/" + path, has_user or bool(user)
     return Url(scheme, host, path or b"/", query.partition(b"#")[0], path_is_raw=True, has_user=has_user)
 
 

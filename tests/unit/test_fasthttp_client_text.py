@@ -19,7 +19,7 @@ def test_errors_are_told_apart() -> None:
         (URL_SENT, b"/a%20b?x=%20&sig=1", b"", "http://shop:81/a%20b?x=%20&sig=REDACTED"),
         (URL_SENT | URL_HTTPS, b"", b"", "https://shop:81/"),
         (URL_SENT | URL_USER, b"/a", b"", "http://REDACTED:REDACTED@shop:81/a"),
-        (URL_SENT, b"http://me:word@shop:81/a?b=c#d", b"", "http://shop:81/a?b=c"),
+        (URL_SENT, b"http://me:word@shop:81/a?b=c#d", b"", "http://REDACTED:REDACTED@shop:81/a?b=c"),
         (URL_HTTPS, b"/a b/\xc3\xa4", b"sig=1", "https://shop:81/a%20b/%C3%A4?sig=REDACTED"),
         (0, b"", b"", "http://shop:81/"),
     ],
@@ -27,3 +27,8 @@ def test_errors_are_told_apart() -> None:
 def test_urls(traits: int, path: bytes, query: bytes, full: str) -> None:
     """As sent or, of requests that were never written, of their parts; without credentials, secrets and fragments."""
     assert url_of(traits, b"shop:81", path, query).full == full
+
+
+def test_url_without_a_host() -> None:
+    """A request that found no connection before anybody asked for its host."""
+    assert url_of(URL_SENT, b"", b"http://shop:81?sig=1", b"").full == "http://shop:81/?sig=REDACTED"
