@@ -22,9 +22,8 @@ from opentelemetry.semconv.attributes import (
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion
-from otel_goprobe.probes.http_server import SAMPLED_LATE
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
-from otel_goprobe.spans import derive, dictionary
+from otel_goprobe.spans import derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +144,6 @@ def spans_of(
         error_name: what is told of an error.
     """
     fixed = records["fixed"]
-    header = fixed["header"]
     count = len(records)
 
     method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
@@ -173,21 +171,11 @@ def spans_of(
         network_attributes.NETWORK_PEER_PORT: Integers(port, port != 0),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
-    late = header["late"] != 0
-    if late.any():
-        attributes[SAMPLED_LATE] = Booleans(late, late)
-
-    return SpanColumns(
-        scope=f"otel-goprobe/{library.import_path}",
+    return recorded(
+        records,
+        conversion.clock,
+        import_path=library.import_path,
         kind=SpanKind.CLIENT,
-        slot=header["slot"].astype(np.uint16),
-        trace_id=_bytes(header["trace_id"], 16, count),
-        span_id=_bytes(header["span_id"], 8, count),
-        parent_span_id=_bytes(header["parent_span_id"], 8, count),
-        trace_flags=header["trace_flags"].astype(np.uint8),
-        trace_state=Strings(np.full(count, -1, np.int32), ()),
-        start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
-        end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP"),
         error=error,
         attributes=attributes,
@@ -196,10 +184,6 @@ def spans_of(
 
 def _known(method: bytes) -> str:
     return _text(method) if _text(method) in METHODS else "_OTHER"
-
-
-def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
 
 
 def _versions(fixed: npt.NDArray[np.void]) -> Strings:
