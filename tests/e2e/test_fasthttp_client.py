@@ -15,7 +15,11 @@ import pytest
 from goprograms import go_binary
 from harness.agent import Agent
 from harness.expect import CLOCK_NS, KNOWN_METHODS, wall_offset
+from harness.hosts import counts
 from harness.target import Target
+from test_red import points
+
+from otel_goprobe.probes.http_requests import DURATION_ATTRIBUTES
 
 if TYPE_CHECKING:
     from harness.receiver import Receiver, Span, Value
@@ -24,6 +28,8 @@ pytestmark = pytest.mark.root
 
 SERVER, CLIENT = 2, 3
 """OTLP's SPAN_KIND_SERVER and SPAN_KIND_CLIENT."""
+OWN_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""What the program sends itself, where it does."""
 CALLS = int(os.environ.get("FASTHTTP_TRUTH_CALLS", "10007"))
 
 KINDS = (
@@ -80,7 +86,7 @@ def test_what_is_sent_is_told(receiver: Receiver) -> None:
         Target(
             exe, "-origin", f"127.0.0.1:{origin.port}", "-kinds", ",".join(KINDS), "-times", str(len(KINDS))
         ) as client,
-        Agent("--pid", str(client.pid), environment=receiver.environment) as agent,
+        Agent("--pid", str(client.pid), environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp"}) as agent,
     ):
         agent.attached()
         os.kill(client.pid, SIGUSR1)
@@ -100,6 +106,39 @@ def test_what_is_sent_is_told(receiver: Receiver) -> None:
     assert len({span.span_id for span in spans}) == len(spans)
     assert outcome.balanced
     assert outcome.dropped == {}
+    counted = {
+        tuple(point.attributes.get(name) for name in DURATION_ATTRIBUTES): point.point.count
+        for point in points(receiver, "http.client.request.duration")
+    }
+    assert counted == Counter(tuple(span.attributes.get(name) for name in DURATION_ATTRIBUTES) for span in spans)
+
+
+def test_headers_on_the_wire(receiver: Receiver) -> None:
+    """--propagation wire: a server that nobody traces gets one traceparent, that of the client's span, or its own."""
+    exe = go_binary("fasthttp_calls", language="1.26.0")
+    kinds = ("carried", "carried own", "carried large", "carried stream", "carried long")
+    arguments = ("-kinds", ",".join(kinds), "-times", str(7 * len(kinds)))
+    with (
+        Target(exe) as origin,
+        Target(exe, "-origin", f"127.0.0.1:{origin.port}", *arguments) as client,
+        Agent("--propagation", "wire", "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        os.kill(client.pid, SIGUSR1)
+        client.stdout.wait_for("^done$")
+        outcome = agent.stop()
+        arrived = [json.loads(text) for text in origin.stdout.matching(r"^\{")]
+    spans = {span.attributes["url.full"]: span for span in receiver.spans}
+    assert len(arrived) == len(spans) == 7 * len(kinds)
+    bodies = {"large": 1 << 16, "stream": 9999}
+    for each in arrived:
+        kind = urlsplit(each["url"]).path.split("/")[2]
+        span = spans[each["url"]]
+        ours = [f"00-{span.trace_id}-{span.span_id}-01"]
+        assert each["traceparents"] == {"own": [OWN_TRACEPARENT], "long": None}.get(kind, ours), kind
+        assert each["bytes"] == bodies.get(kind, 0)
+    assert outcome.balanced
+    assert counts(outcome) == {"wire_injected": 21, "wire_own_header": 7, "wire_long_head": 7}
 
 
 def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:

@@ -60,6 +60,19 @@ var kinds = map[string]func(){
 	"balanced":         balanced,
 	"other scheme":     otherScheme,
 	"panic":            panics,
+	"carried":          func() { carried("get", nil) },
+	"carried own": func() {
+		carried("own", func(r *fasthttp.Request) { r.Header.Set("traceparent", ownTraceparent) })
+	},
+	"carried large": func() {
+		carried("large", func(r *fasthttp.Request) { r.SetBodyString(strings.Repeat("x", 1<<16)) })
+	},
+	"carried stream": func() {
+		carried("stream", func(r *fasthttp.Request) { r.SetBodyStream(strings.NewReader(strings.Repeat("x", 9999)), -1) })
+	},
+	"carried long": func() {
+		carried("long", func(r *fasthttp.Request) { r.Header.Set("Long", strings.Repeat("x", 4100)) })
+	},
 }
 
 var serial atomic.Int64
@@ -119,6 +132,13 @@ func typeOf(err error) string {
 		return "timeout"
 	}
 	return fmt.Sprintf("%T", err)
+}
+
+const ownTraceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+// carried asks for what tells how it arrived, with an id in its path.
+func carried(kind string, prepare func(*fasthttp.Request)) {
+	send("POST", fmt.Sprintf("/carried/%s/%d", kind, serial.Add(1)), prepare)
 }
 
 func get(path string) { send("GET", path, nil) }

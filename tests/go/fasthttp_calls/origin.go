@@ -1,6 +1,9 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -9,6 +12,21 @@ import (
 
 // closings counts what came to each path of /close.
 var closings sync.Map
+
+// arrived is what came to /carried.
+type arrived struct {
+	URL          string   `json:"url"`
+	Traceparents []string `json:"traceparents"`
+	Bytes        int64    `json:"bytes"`
+}
+
+func (a arrived) print() {
+	text, err := json.Marshal(a)
+	if err != nil {
+		fail(err)
+	}
+	fmt.Printf("%s\n", text)
+}
 
 func handlers() http.Handler {
 	mux := http.NewServeMux()
@@ -51,6 +69,11 @@ func handlers() http.Handler {
 	})
 	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) {
 		w.Write(make([]byte, 1<<16))
+	})
+	// /carried answers nothing of interest, but says what headers it came with.
+	mux.HandleFunc("/carried/", func(w http.ResponseWriter, r *http.Request) {
+		read, _ := io.Copy(io.Discard, r.Body)
+		arrived{"http://" + r.Host + r.RequestURI, r.Header["Traceparent"], read}.print()
 	})
 	mux.HandleFunc("/front", front)
 	return mux
