@@ -154,12 +154,13 @@ def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:
 
 
 @pytest.mark.slow
-def test_parents_and_statuses_of_10_007_calls(receiver: Receiver) -> None:
+@pytest.mark.parametrize("more", [(), ("-secure",)], ids=["http", "https"])
+def test_parents_and_statuses_of_10_007_calls(more: tuple[str, ...], receiver: Receiver) -> None:
     """16 at once from handlers, two of three on a handler's own goroutine, the others on one that it starts."""
     exe = go_binary("fasthttp_calls", language="1.26.0")
     with (
-        Target(exe) as back,
-        Target(exe, "-origin", f"127.0.0.1:{back.port}") as front,
+        Target(exe, *more) as back,
+        Target(exe, "-origin", f"127.0.0.1:{back.port}", *more) as front,
         Target(exe, "-origin", f"127.0.0.1:{front.port}", "-load", str(CALLS)) as caller,
         Agent("--url-query", f"--pid={back.pid}", f"--pid={front.pid}", environment=receiver.environment) as agent,
     ):

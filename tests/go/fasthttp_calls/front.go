@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,7 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-var backs = fasthttp.Client{MaxConnsPerHost: 64}
+var backs = fasthttp.Client{MaxConnsPerHost: 64, TLSConfig: &tls.Config{InsecureSkipVerify: true}}
 
 // front asks /back for the id that it was asked for, on its own goroutine or on one that it starts, and answers what it
 // was answered.
@@ -37,7 +38,11 @@ func back(id int) int {
 	defer fasthttp.ReleaseRequest(request)
 	defer fasthttp.ReleaseResponse(response)
 	status := [...]int{200, 404, 503, 200, 201}[id%5]
-	request.SetRequestURI(fmt.Sprintf("http://%s/back?id=%d&status=%d", *origin, id, status))
+	scheme := "http"
+	if *secure {
+		scheme = "https"
+	}
+	request.SetRequestURI(fmt.Sprintf("%s://%s/back?id=%d&status=%d", scheme, *origin, id, status))
 	var err error
 	if id%2 == 0 {
 		err = backs.DoTimeout(request, response, 10*time.Second)

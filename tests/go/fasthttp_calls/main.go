@@ -9,6 +9,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -27,6 +28,7 @@ var (
 	origin        = flag.String("origin", "", "where requests go, HOST:PORT")
 	kindList      = flag.String("kinds", "ok", "requests to send")
 	times         = flag.Int("times", 1, "how many, the kinds in turn")
+	secure        = flag.Bool("secure", false, "serve with TLS, and ask for /back with TLS")
 	load          = flag.Int("load", 0, "instead of these, ask so often for /front of the origin, 16 at once")
 )
 
@@ -37,6 +39,9 @@ func main() {
 	listener, err := net.Listen("tcp", *listenAddress)
 	if err != nil {
 		fail(err)
+	}
+	if *secure && *origin == "" {
+		listener = tls.NewListener(listener, certificate())
 	}
 	go http.Serve(listener, handlers())
 	fmt.Printf("listening %s\n", listener.Addr())
