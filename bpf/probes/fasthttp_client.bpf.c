@@ -175,7 +175,7 @@ int fasthttp_client_unwanted(struct pt_regs *ctx)
 	request = fasthttp_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
-	request->status = go_read_word(GO_ARG1(ctx), target->fasthttp_response_status);
+	request->status = go_read_word(GO_ARG1(ctx), target->fasthttp_client_status);
 	request->no_http11 = go_read_byte(GO_ARG1(ctx) + target->fasthttp_response_header, target->fasthttp_no_http11);
 	return 0;
 }
@@ -312,7 +312,7 @@ static __always_inline void fasthttp_client_finish(struct target *target, u32 sl
 		fixed.status = request->status;
 		fixed.protocol = fasthttp_client_protocol(request->no_http11);
 	} else if (request->connected || !error) {
-		fixed.status = go_read_word(request->response, target->fasthttp_response_status);
+		fixed.status = go_read_word(request->response, target->fasthttp_client_status);
 		fixed.protocol = fasthttp_client_protocol(
 			go_read_byte(request->response + target->fasthttp_response_header, target->fasthttp_no_http11));
 	}

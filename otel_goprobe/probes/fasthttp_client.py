@@ -242,7 +242,7 @@ LIBRARY = Library(
         _request("uri_path", "uri.path", lost="the path of requests that find no connection"),
         _request("uri_query", "uri.queryString"),
         _request("uri_username", "uri.username"),
-        Field("fasthttp_response_status", f"{_FASTHTTP}.Response", "Header.statusCode", required=True),
+        Field("fasthttp_client_status", f"{_FASTHTTP}.Response", "Header.statusCode", required=True),
         Field("fasthttp_response_header", f"{_FASTHTTP}.Response", "Header", required=True),
         Field(
             "fasthttp_no_http11",
