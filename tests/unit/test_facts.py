@@ -6,7 +6,7 @@ from otel_goprobe.probes.registry import PARENT_FACTS, SHARED_FACTS, libraries
 
 
 def test_a_member_is_one_fact() -> None:
-    """Two libraries that ask for the same thing may call it alike; two different things called alike would be mixed up."""
+    """Two libraries that ask for one thing may call it alike; two things called alike would be mixed up."""
     facts = (*SHARED_FACTS, *PARENT_FACTS, *(fact for library in libraries() for fact in library.facts))
     asked: dict[str, set[str]] = {}
     for fact in facts:
