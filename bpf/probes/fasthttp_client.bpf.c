@@ -128,8 +128,8 @@ static __always_inline struct connection *fasthttp_client_connection_of(struct t
 	return connection->key.port ? connection : 0;
 }
 
-/* Behind func (c *HostClient) AcquireConn(reqTimeout time.Duration, connectionClose bool) (*clientConn, error), up to 1.51
- * acquireConn, which had no parameters up to 1.15: once an attempt, before anything is written. Result: *clientConn = ARG1. */
+/* Behind func (c *HostClient) AcquireConn(reqTimeout time.Duration, connectionClose bool) (*clientConn, error), up to 1.58
+ * acquireConn, at first with fewer parameters: once an attempt, before anything is written. Result: *clientConn = ARG1. */
 int fasthttp_client_connection(struct pt_regs *ctx)
 {
 	struct fasthttp_client_in_flight *request;

@@ -34,14 +34,23 @@ func front(w http.ResponseWriter, r *http.Request) {
 }
 
 func back(id int) int {
-	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(request)
-	defer fasthttp.ReleaseResponse(response)
 	status := [...]int{200, 404, 503, 200, 201}[id%5]
 	scheme := "http"
 	if *secure {
 		scheme = "https"
 	}
+	if id%11 == 0 {
+		// Redirected, on a goroutine of fasthttp's.
+		url := fmt.Sprintf("%s://%s/via?id=%d&status=%d", scheme, *origin, id, status)
+		status, _, err := backs.GetTimeout(nil, url, 10*time.Second)
+		if err != nil {
+			fail(err)
+		}
+		return status
+	}
+	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(request)
+	defer fasthttp.ReleaseResponse(response)
 	request.SetRequestURI(fmt.Sprintf("%s://%s/back?id=%d&status=%d", scheme, *origin, id, status))
 	var err error
 	if id%2 == 0 {

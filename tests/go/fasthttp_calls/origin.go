@@ -75,6 +75,9 @@ func handlers() http.Handler {
 		read, _ := io.Copy(io.Discard, r.Body)
 		arrived{"http://" + r.Host + r.RequestURI, r.Header["Traceparent"], read}.print()
 	})
+	mux.HandleFunc("/via", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/back?"+r.URL.RawQuery, http.StatusFound)
+	})
 	mux.HandleFunc("/front", front)
 	return mux
 }
