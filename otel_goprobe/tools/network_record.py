@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
-BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET, NAME = range(8)
+BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET, NAME, DUPLICATED, CLOSED_RANGE, SENT_TO, RECEIVED_FROM = (
+    range(12)
+)
 """enum network_kind."""
+DIALS = (BEGUN, SENT_TO)
+DIRECTIONS = {BEGUN: "out", SENT_TO: "out", ACCEPTED: "in", RECEIVED_FROM: "in", LISTENS: "listen"}
+"""Of the records by which paths become known."""
 LOOKUP_ERRORS = ("", "lookup failed", "not found", "timeout")
 """enum network_lookup_error."""
 _UNIX = 1
@@ -25,10 +31,11 @@ def destination(record: np.void) -> tuple[str, str, str, int]:
     kind = int(record["header"]["kind"])
     if int(record["family"]) == _UNIX:
         raw = bytes(record["unix_path"])
-        return "unix", "", f"@{_text(raw[1:])}" if raw[:1] == b"\0" else _text(raw), 0
+        abstract = _text(raw[1:]) if raw[:1] == b"\0" else ""
+        return "unix", "", f"@{abstract}" if abstract else _text(raw), 0
     protocol = _PROTOCOLS.get(int(record["protocol"]), str(int(record["protocol"])))
-    port = int(record["local_port" if kind in (LISTENS, ACCEPTED) else "port"])
-    asked = _HOST_PORT.fullmatch(name(record)) if kind == BEGUN else None
+    port = int(record["local_port" if kind in (LISTENS, ACCEPTED, RECEIVED_FROM) else "port"])
+    asked = _HOST_PORT.fullmatch(name(record)) if kind in DIALS else None
     host = asked["host"] if asked and (asked["port"] == str(port) or not asked["port"].isdecimal()) else ""
     return protocol, "" if _is_address(host) else host.rstrip("."), address(record), port
 
@@ -40,8 +47,16 @@ def name(record: np.void) -> str:
 
 def address(record: np.void) -> str:
     """Return the other side's address; of what is listened on, the own."""
-    own = int(record["header"]["kind"]) == LISTENS
-    found = ipaddress.IPv6Address(bytes(record["local_address" if own else "address"]))
+    return own_address(record) if int(record["header"]["kind"]) == LISTENS else _address(record["address"])
+
+
+def own_address(record: np.void) -> str:
+    """Return this side's address."""
+    return _address(record["local_address"])
+
+
+def _address(raw: npt.NDArray[np.uint8]) -> str:
+    found = ipaddress.IPv6Address(bytes(raw))
     return str(found.ipv4_mapped or found)
 
 
