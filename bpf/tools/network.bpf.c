@@ -71,6 +71,7 @@ int network_syscall(struct bpf_raw_tracepoint_args *ctx)
 		name = call.r8;
 		break;
 	case NR_RECVMSG:
+		network_given(ctx, target, key.slot, call.si);
 		kind = NETWORK_RECEIVED_FROM;
 	case NR_SENDMSG:
 		/* struct user_msghdr begins with it. */

@@ -36,6 +36,9 @@
 #define CLOSE_RANGE_CLOEXEC 4
 #define SOL_SOCKET 1
 #define SO_ERROR 4
+#define SCM_RIGHTS 1
+#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define TCP_LISTEN 10
 #define EBADF 9
 #define EISCONN 106
 #define EALREADY 114

@@ -246,3 +246,55 @@ static __always_inline void network_close_range(void *ctx, struct tool_target *t
 	record->error = (u32)call->si > 0x7fffffff ? 0x7fffffff : (u32)call->si;
 	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
 }
+
+/* struct user_msghdr from its control on, and a struct cmsghdr with descriptors: include/linux/socket.h */
+struct network_control {
+	u64 address;
+	u64 bytes;
+};
+
+struct network_rights {
+	u64 bytes;
+	s32 level;
+	s32 type;
+	u32 descriptors[4]; /* more of one message aren't seen */
+};
+
+/* Descriptors that a message brought: another one of a connection that is known, or one that another process had. */
+static __always_inline void network_given(void *ctx, struct tool_target *target, u32 slot, u64 message)
+{
+	struct network_rights rights = {};
+	struct network_control control = {};
+	struct socket_layout *layout;
+	struct network_key *known, key = {.slot = slot}, owner;
+	u32 index, zero = 0;
+	u64 sock, about;
+
+	bpf_probe_read_user(&control, sizeof(control), (void *)(message + 32));
+	if (!control.address || control.bytes <= 16)
+		return;
+	bpf_probe_read_user(&rights, sizeof(rights), (void *)control.address);
+	layout = socket_layout.lookup(&zero);
+	if (!layout || rights.level != SOL_SOCKET || rights.type != SCM_RIGHTS)
+		return;
+	for (index = 0; index < 4; index++) {
+		if (rights.bytes < 20 + 4 * index)
+			break;
+		key.descriptor = rights.descriptors[index];
+		sock = network_sock(key.descriptor);
+		known = sock ? network_socks.lookup(&sock) : 0;
+		if (known && known->slot == slot) {
+			owner = *known;
+			network_duplicate(ctx, target, &owner, key.descriptor);
+			continue;
+		}
+		/* skc_family, skc_state: include/net/sock.h, struct sock_common */
+		about = sock ? kernel_word(sock, layout->sock_family) : 0;
+		if ((about & 0xffff) != AF_INET && (about & 0xffff) != AF_INET6)
+			continue;
+		if ((about >> 16 & 0xff) == TCP_ESTABLISHED)
+			network_own(ctx, target, &key, NETWORK_ACCEPTED);
+		else if ((about >> 16 & 0xff) == TCP_LISTEN)
+			network_own(ctx, target, &key, NETWORK_LISTENS);
+	}
+}
