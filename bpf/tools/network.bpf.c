@@ -106,10 +106,7 @@ static __always_inline void network_of_sock(u64 sock, u8 kind)
 		tool_count(TOOL_COUNTER_ring_full);
 		return;
 	}
-	__builtin_memset(&record->header, 0, sizeof(record->header));
-	record->header.slot = key.slot;
-	record->header.kind = kind;
-	record->header.time_ns = bpf_ktime_get_ns();
+	network_header(&record->header, key.slot, kind);
 	record->descriptor = key.descriptor;
 	record->began_ns = connection->began_ns;
 	record->name_bytes = record->error = record->family = 0;

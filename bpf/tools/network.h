@@ -175,6 +175,17 @@ static __always_inline u64 network_sock(u32 descriptor)
 	return kernel_word(kernel_word(file, layout->file_private_data), layout->socket_sk);
 }
 
+/* Of what needs neither goroutine nor stack. */
+static __always_inline void network_header(struct tool_header *header, u32 slot, u8 kind)
+{
+	header->slot = slot;
+	header->kind = kind;
+	header->frames = 0;
+	header->trace_flags = 0;
+	header->time_ns = bpf_ktime_get_ns();
+	header->goid = header->span_id = 0;
+}
+
 static __always_inline struct network_record *network_reserve(void *ctx, struct tool_target *target, u32 slot, u8 kind)
 {
 	struct network_record *record = tool_events.ringbuf_reserve(sizeof(*record));
@@ -183,7 +194,11 @@ static __always_inline struct network_record *network_reserve(void *ctx, struct 
 		tool_count(TOOL_COUNTER_ring_full);
 		return 0;
 	}
-	tool_fill(ctx, &record->header, target, slot, kind);
+	if (kind == NETWORK_BEGUN || kind == NETWORK_LISTENS || kind == NETWORK_SENT_TO) {
+		tool_fill(ctx, &record->header, target, slot, kind);
+	} else {
+		network_header(&record->header, slot, kind);
+	}
 	record->began_ns = record->sent = record->received = 0;
 	record->name_bytes = record->error = 0;
 	__builtin_memset(record->unix_path, 0, sizeof(record->unix_path));

@@ -16,6 +16,7 @@ from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
 from otel_goprobe.tools import network_events, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
+from otel_goprobe.tools.network_callers import Callers
 from otel_goprobe.tools.network_maps import Flows, Sockets
 from otel_goprobe.tools.network_past import sockets_of
 from otel_goprobe.tools.network_policy import NetworkPath, load
@@ -54,8 +55,6 @@ _DIALLED_WITHIN_NS = 5_000_000_000
 _GIVEN_UP = "given up"
 """An attempt whose descriptor was closed before it came to an end: Go's time-outs and cancelled contexts."""
 EXIT_FINDING = 4
-DISCARD = 9
-"""RFC 863."""
 
 
 class Network:
@@ -78,6 +77,7 @@ class Network:
         self._found = False
         self._sockets = Sockets(surroundings)
         self._flows = Flows(surroundings)
+        self._callers = Callers(surroundings)
         self._names: dict[tuple[int, str], tuple[TablePath, Event]] = {}
         """By slot: names that were found, and perhaps are dialled now."""
 
@@ -102,8 +102,12 @@ class Network:
             path.opened += 1
             path.open += 1
             path.attempts += one.direction == "out"
-            self._table.connections[slot, one.descriptor] = Connection(path, 1 + one.descriptor, "open")
-            self._sockets.add(slot, one.descriptor, 1 + one.descriptor)
+            first, *others = one.descriptors
+            self._table.connections[slot, first] = Connection(path, 1 + first, "open")
+            for descriptor in others:
+                self._table.duplicated((slot, first), (slot, descriptor))
+            for descriptor in one.descriptors:
+                self._sockets.add(slot, descriptor, 1 + first)
         return events
 
     def take(self, records: npt.NDArray[np.void]) -> Iterator[Event]:
@@ -126,10 +130,9 @@ class Network:
         protocol, host, address, port = network_record.destination(record)
         if target is None or (kind in (ACCEPTED, LISTENS) and protocol not in ("tcp", "unix")):
             return
-        pcs = header["stack"][: header["frames"]].tolist()
-        if kind == BEGUN and protocol == "udp" and self._asks_for_its_own_address(slot, port, pcs):
+        if kind == BEGUN and protocol == "udp" and self._callers.asks_for_its_own_address(header, port):
             return
-        frame = self._around.code(slot, pcs) if kind in network_record.DIALS else None
+        frame = self._callers.code(header) if kind in network_record.DIALS else None
         direction = network_record.DIRECTIONS[kind]
         function, line = (frame.function, frame.line) if frame else ("", 0)
         path, _ = self._table.path(
@@ -155,15 +158,6 @@ class Network:
         error = int(record["error"])
         if error != errno.EINPROGRESS:
             yield from self._outcome(connection, error, int(header["time_ns"]))
-
-    def _asks_for_its_own_address(self, slot: int, port: int, pcs: list[int]) -> bool:
-        """Tell whether a UDP socket is connected only to learn by which address one would get there.
-
-        Both resolvers do so to sort addresses, glibc's to port 0, Go's to 9 (src/net/addrselect.go, srcAddrs).
-        """
-        if port == DISCARD:
-            return any(frame.function == "net.srcAddrs" for frame in self._around.stack(slot, pcs))
-        return not port
 
     def _flow(self, record: np.void, kind: int, path: TablePath, event: Event) -> Iterator[Event]:
         """Take in the other end of a UDP socket that isn't connected."""
@@ -234,7 +228,7 @@ class Network:
             self._table.duplicated(key, (slot, descriptor))
         elif kind == RETRANSMITTED:
             connection.path.retransmits += 1
-        elif kind == RESET:
+        elif kind == RESET and connection.state == "open":  # else it is refused
             connection.path.resets += 1
 
     def _closed_range(self, slot: int, first: int, last: int, now_ns: int) -> Iterator[Event]:
@@ -288,6 +282,7 @@ class Network:
         self._table.forget(slot, counted)
         self._flows.forget(slot)
         self._sockets.forget(slot, counted)
+        self._callers.forget(slot)
         return self._undialled(math.inf)
 
     # --- policies ----------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    import numpy.typing as npt
 
 BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET, NAME, DUPLICATED, CLOSED_RANGE, SENT_TO, RECEIVED_FROM = (
     range(12)
@@ -35,9 +35,7 @@ def destination(record: np.void) -> tuple[str, str, str, int]:
         return "unix", "", f"@{abstract}" if abstract else _text(raw), 0
     protocol = _PROTOCOLS.get(int(record["protocol"]), str(int(record["protocol"])))
     port = int(record["local_port" if kind in (LISTENS, ACCEPTED, RECEIVED_FROM) else "port"])
-    asked = _HOST_PORT.fullmatch(name(record)) if kind in DIALS else None
-    host = asked["host"] if asked and (asked["port"] == str(port) or not asked["port"].isdecimal()) else ""
-    return protocol, "" if _is_address(host) else host.rstrip("."), address(record), port
+    return protocol, _host(name(record), port) if kind in DIALS else "", address(record), port
 
 
 def name(record: np.void) -> str:
@@ -47,16 +45,25 @@ def name(record: np.void) -> str:
 
 def address(record: np.void) -> str:
     """Return the other side's address; of what is listened on, the own."""
-    return own_address(record) if int(record["header"]["kind"]) == LISTENS else _address(record["address"])
+    return own_address(record) if int(record["header"]["kind"]) == LISTENS else _address(record["address"].tobytes())
 
 
 def own_address(record: np.void) -> str:
     """Return this side's address."""
-    return _address(record["local_address"])
+    return _address(record["local_address"].tobytes())
 
 
-def _address(raw: npt.NDArray[np.uint8]) -> str:
-    found = ipaddress.IPv6Address(bytes(raw))
+@functools.lru_cache(4096)
+def _host(asked: str, port: int) -> str:
+    """Return the name of what was dialled, if it was dialled by a name."""
+    found = _HOST_PORT.fullmatch(asked)
+    host = found["host"] if found and (found["port"] == str(port) or not found["port"].isdecimal()) else ""
+    return "" if _is_address(host) else host.rstrip(".")
+
+
+@functools.lru_cache(4096)
+def _address(raw: bytes) -> str:
+    found = ipaddress.IPv6Address(raw)
     return str(found.ipv4_mapped or found)
 
 

@@ -89,6 +89,9 @@ func (e *edges) steps() map[string]func([]string) error {
 		"dup3":    e.dup3,
 		"rights":  e.rights,
 		"given":   e.given,
+		"fails":   e.fails,
+		"mapped":  e.mapped,
+		"accept":  e.accept,
 		"range":   e.closeRange,
 		"child":   e.child,
 		"reuse":   e.reuse,
@@ -100,6 +103,61 @@ func (e *edges) steps() map[string]func([]string) error {
 		"reset":   e.reset,
 		"send":    e.send,
 	}
+}
+
+// fails dials what refuses.
+func (e *edges) fails(args []string) error {
+	if _, err := net.Dial("tcp", args[0]); !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("not refused: %v", err)
+	}
+	return nil
+}
+
+// mapped connects an IPv6 socket to an IPv4 address.
+func (e *edges) mapped(args []string) error {
+	to, err := net.ResolveTCPAddr("tcp4", args[0])
+	if err != nil {
+		return err
+	}
+	socket, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	address := syscall.SockaddrInet6{Port: to.Port}
+	copy(address.Addr[:], to.IP.To16())
+	if err := syscall.Connect(socket, &address); err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(socket), "mapped")
+	truth := e.of("tcp", args[0])
+	truth.Opened++
+	truth.Open++
+	if err := exchange(file, truth, 37); err != nil {
+		return err
+	}
+	return closed(file, truth)
+}
+
+// accept echoes what a connection says, to a port that takes both IPv4 and IPv6.
+func (e *edges) accept([]string) error {
+	listener, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	fmt.Println("listening", listener.Addr().(*net.TCPAddr).Port)
+	conn, err := listener.Accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buffer := make([]byte, 100)
+	n, err := conn.Read(buffer)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(buffer[:n])
+	return err
 }
 
 // unix talks over a path, an abstract name, a socket of datagrams and a pair.
@@ -380,7 +438,7 @@ func (e *edges) lookUp(args []string) error {
 	return err
 }
 
-// hold opens so many connections, half of them by a socket that isn't Go's, and leaves them open.
+// hold opens so many connections and leaves them open.
 func (e *edges) hold(args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
