@@ -62,7 +62,7 @@ class Network:
 
     Args:
         surroundings: stacks, services, maps.
-        options: of the command line: ``policy``, ``learn``, ``exit_on_finding``, ``dot``, ``svg``.
+        options: of the command line: ``policy``, ``learn``, ``dial_spans``, ``exit_on_finding``, ``dot``, ``svg``.
     """
 
     def __init__(self, surroundings: Surroundings, options: Mapping[str, object]) -> None:
@@ -72,6 +72,7 @@ class Network:
         self._policy = load(Path(str(policy))) if policy else None
         self._learn = Path(str(learn)) if learn else None
         self._drawings = {kind: Path(str(file)) for kind in ("dot", "svg") if (file := options.get(kind))}
+        self._dial_spans = bool(options.get("dial_spans"))
         self._exit_on_finding = bool(options.get("exit_on_finding"))
         self._seen: dict[NetworkPath, int] = {}
         self._found = False
@@ -263,7 +264,8 @@ class Network:
             self._table.failed(connection, error)
         event, connection.event = connection.event, None
         if event:
-            yield network_events.ended(event, str(error or ""))
+            took_ns = now_ns - connection.began_ns
+            yield network_events.ended(event, str(error or ""), took_ns, with_span=self._dial_spans)
 
     def settle(self, event: Event, span: Mapping[str, AttributeValue]) -> None:
         """Remember the route for which a path was gone last."""
@@ -390,6 +392,7 @@ TOOL = Tool(
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),
+        click.Option(["--dial-spans"], is_flag=True, help="Make a span of each dial, too."),
         click.Option(["--exit-on-finding"], is_flag=True, help=f"End with {EXIT_FINDING} at the first finding."),
         click.Option(["--dot"], metavar="FILE", help="Draw who talks to whom at the end, in Graphviz' language."),
         click.Option(["--svg"], metavar="FILE", help="The same as SVG, which needs Graphviz."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from otel_goprobe.model import Event
+from otel_goprobe.model import Event, OwnSpan, SpanKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,8 @@ def connect(record: np.void, path: Path, unix_ns: int, file: str) -> Event:
         "server.address": path.host or path.address,
         "network.peer.address": path.address,
     }
+    if path.protocol != "unix":
+        attributes["network.type"] = "ipv6" if ":" in path.address else "ipv4"
     if path.port:
         attributes |= {"server.port": path.port, "network.peer.port": path.port}
     if path.function:
@@ -47,11 +49,15 @@ def connect(record: np.void, path: Path, unix_ns: int, file: str) -> Event:
     return _event(record, unix_ns, "network.connect", body, attributes)
 
 
-def ended(event: Event, error: str) -> Event:
-    """Return a dial's event with its error, if it has one."""
-    if not error:
-        return event
-    return replace(event, body=f"{event.body}: {error}", attributes={**event.attributes, "error.type": error})
+def ended(event: Event, error: str, took_ns: int, *, with_span: bool) -> Event:
+    """Return a dial's event once it is known what came of it: an error's name, or nothing."""
+    if error:
+        event = replace(event, body=f"{event.body}: {error}", attributes={**event.attributes, "error.type": error})
+    if with_span:
+        where, port = event.attributes["server.address"], event.attributes.get("server.port")
+        name = f"connect {where}:{port}" if port else f"connect {where}"
+        event = replace(event, span=OwnSpan(name, SpanKind.CLIENT, event.unix_ns + took_ns))
+    return event
 
 
 def lookup(record: np.void, host: str, error: str, address: str, unix_ns: int) -> Event:
