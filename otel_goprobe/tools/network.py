@@ -16,6 +16,7 @@ from otel_goprobe.emit import service_map
 from otel_goprobe.model import Event
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
+from otel_goprobe.stacks import stacktrace
 from otel_goprobe.tools import network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
@@ -35,7 +36,7 @@ from otel_goprobe.tools.network_table import COLUMNS, Connection, Table
 from otel_goprobe.tools.network_table import Path as TablePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -124,7 +125,8 @@ class Network:
         protocol, host, address, port = network_record.destination(record)
         if target is None or (kind != BEGUN and protocol not in ("tcp", "unix")):
             return
-        frame = self._around.code(slot, header["stack"][: header["frames"]].tolist()) if kind == BEGUN else None
+        pcs = header["stack"][: header["frames"]].tolist()
+        frame = self._around.code(slot, pcs) if kind == BEGUN else None
         direction = {BEGUN: "out", ACCEPTED: "in", LISTENS: "listen"}[kind]
         function, line = (frame.function, frame.line) if frame else ("", 0)
         path, _ = self._table.path(
@@ -135,7 +137,7 @@ class Network:
         event = self._event(record, path, unix_ns, frame.file if frame else "")
         self._names.pop((slot, host), None)
         if kind != ACCEPTED:
-            yield from self._check(slot, path, event)
+            yield from self._check(slot, path, event, pcs)
         if kind == LISTENS:
             return
         path.attempts += kind == BEGUN
@@ -266,7 +268,7 @@ class Network:
 
     # --- policies ----------------------------------------------------------------------------------------------------
 
-    def _check(self, slot: int, path: TablePath, event: Event | None) -> Iterator[Event]:
+    def _check(self, slot: int, path: TablePath, event: Event | None, pcs: Sequence[int] = ()) -> Iterator[Event]:
         """Compare a path with the policy: a finding is said once, then counted."""
         kinds: dict[str, Kind] = {"listen": "listen", "name": "name", "out": "connect"}
         kind = kinds[path.direction]
@@ -286,12 +288,17 @@ class Network:
         why = policy.why_not(way)
         by = f" ({path.function})" if path.function else ""
         log.warning("finding: %s: %s%s", path.service, why, by)
+        attributes: dict[str, AttributeValue] = {"server.address": path.address, "server.port": path.port}
+        if event:
+            attributes = dict(event.attributes)
+        if pcs:
+            attributes["code.stacktrace"] = stacktrace(self._around.stack(slot, pcs))
         yield Event(
             slot=slot,
             unix_ns=event.unix_ns if event else 0,
             name="network.finding",
             body=f"{why}{by}",
-            attributes=event.attributes if event else {"server.address": path.address, "server.port": path.port},
+            attributes=attributes,
             trace_id=event.trace_id if event else b"",
             span_id=event.span_id if event else b"",
             sampled=event.sampled if event else False,
