@@ -17,7 +17,7 @@ from otel_goprobe.model import Event
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
 from otel_goprobe.stacks import stacktrace
-from otel_goprobe.tools import network_metrics, network_record
+from otel_goprobe.tools import network_bpftrace, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
 from otel_goprobe.tools.network_policy import NetworkPath, load
@@ -382,6 +382,7 @@ TOOL = Tool(
     ),
     counters=("connections_full",),
     ring_pages=8192,
+    bpftrace=network_bpftrace.script,
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),
