@@ -32,7 +32,7 @@ from otel_goprobe.tools.network_record import (
     RESET,
     RETRANSMITTED,
 )
-from otel_goprobe.tools.network_table import COLUMNS, Connection, Table
+from otel_goprobe.tools.network_table import COLUMNS, Connection, Table, key_of
 from otel_goprobe.tools.network_table import Path as TablePath
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ class Network:
         if kind == LISTENS:
             return
         path.attempts += kind == BEGUN
+        if (slot, descriptor) in self._table.connections:  # the record of its end was lost
+            self._table.closed((slot, descriptor), now_ns, 0, 0)
         connection = Connection(path, now_ns, "connecting")
         self._table.connections[slot, descriptor] = connection
         if kind == BEGUN:
@@ -246,14 +248,10 @@ class Network:
 
     def settle(self, event: Event, span: Mapping[str, AttributeValue]) -> None:
         """Remember the route for which a path was gone last."""
+        path = self._table.paths.get(key_of(event))
         route = span.get("http.route")
-        if not route:
-            return
-        function = event.attributes.get("code.function.name", "")
-        where = event.attributes.get("network.peer.address")
-        for path in self._table.paths.values():
-            if path.function == function and path.address == where:
-                path.route = str(route)
+        if path and route:
+            path.route = str(route)
 
     def end(self, slot: int) -> Iterable[Event]:
         """See `Instrument`."""
