@@ -73,7 +73,6 @@ class Tools:
         self._waiting: OrderedDict[tuple[int, bytes], list[tuple[_Running, Event]]] = OrderedDict()
         self._waits = 0
         self._matched: dict[bytes, list[Event]] = {}
-        self._resources: Resources = {}
         self._running: list[_Running] = []
         self._logs = export.make_logs_exporter(config) if config.tools else None
         self._config = config
@@ -211,7 +210,8 @@ class Tools:
 
     def _log(self, running: _Running, events: list[Event]) -> None:
         if events and self._logs:
-            self._logs.submit(export.encode_logs(events, self._resources, f"otel-goprobe/tools/{running.tool.stem}"))
+            resources = {slot: target.resource for slot, target in self._targets.items()}
+            self._logs.submit(export.encode_logs(events, resources, f"otel-goprobe/tools/{running.tool.stem}"))
 
     def _without_span(self, waiting: list[tuple[_Running, Event]]) -> None:
         self._waits -= len(waiting)
@@ -225,7 +225,7 @@ class Tools:
 
     def _see(self, columns: SpanColumns, resources: Resources) -> None:
         """Give events the route of their spans, which are about to be exported."""
-        self._resources = resources
+        del resources  # those of its targets
         self._matched.clear()
         if not self._waiting:
             return

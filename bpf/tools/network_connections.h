@@ -99,6 +99,7 @@ static __always_inline void network_connect(void *ctx, struct tool_target *targe
 	u64 sock, bytes = call->dx - sizeof(u16);
 	struct network_connection *known;
 	struct network_record *record;
+	u64 began_ns;
 	u16 family = 0;
 	struct {
 		u16 family;
@@ -123,6 +124,10 @@ static __always_inline void network_connect(void *ctx, struct tool_target *targe
 		if (result == -EISCONN)
 			return;
 	}
+	began_ns = bpf_ktime_get_ns();
+	/* First, since it may have to say that what was there before is closed. */
+	network_keep(ctx, target, key, began_ns, sock,
+		     !result ? NETWORK_OPEN : result == -EINPROGRESS ? NETWORK_CONNECTING : NETWORK_FAILED);
 	record = network_reserve(ctx, target, key->slot, NETWORK_BEGUN);
 	if (!record)
 		return;
@@ -145,9 +150,7 @@ static __always_inline void network_connect(void *ctx, struct tool_target *targe
 	network_dialled(record, target, key->slot);
 	record->descriptor = key->descriptor;
 	record->error = -result;
-	record->began_ns = record->header.time_ns;
-	network_keep(ctx, target, key, record->began_ns, sock,
-		     !result ? NETWORK_OPEN : result == -EINPROGRESS ? NETWORK_CONNECTING : NETWORK_FAILED);
+	record->began_ns = began_ns;
 	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
 }
 
@@ -172,17 +175,17 @@ static __always_inline void network_outcome(void *ctx, struct tool_target *targe
 /* A connection that came, or a port that is listened on. */
 static __always_inline void network_own(void *ctx, struct tool_target *target, struct network_key *key, u8 kind)
 {
-	struct network_record *record = network_reserve(ctx, target, key->slot, kind);
-	u64 sock;
+	u64 sock = network_sock(key->descriptor), began_ns = bpf_ktime_get_ns();
+	struct network_record *record;
 
+	if (kind == NETWORK_ACCEPTED)
+		network_keep(ctx, target, key, began_ns, sock, NETWORK_OPEN);
+	record = network_reserve(ctx, target, key->slot, kind);
 	if (!record)
 		return;
-	sock = network_sock(key->descriptor);
 	network_ends(record, sock);
 	record->descriptor = key->descriptor;
-	record->began_ns = record->header.time_ns;
-	if (kind == NETWORK_ACCEPTED)
-		network_keep(ctx, target, key, record->began_ns, sock, NETWORK_OPEN);
+	record->began_ns = began_ns;
 	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
 }
 

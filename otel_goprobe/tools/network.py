@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from otel_goprobe.emit import service_map
-from otel_goprobe.model import Event
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
-from otel_goprobe.tools import network_events, network_metrics, network_record
+from otel_goprobe.tools import network_bpftrace, network_events, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_callers import Callers
+from otel_goprobe.tools.network_findings import Findings
 from otel_goprobe.tools.network_maps import Flows, Sockets
 from otel_goprobe.tools.network_past import sockets_of
-from otel_goprobe.tools.network_policy import NetworkPath, load
+from otel_goprobe.tools.network_policy import load
 from otel_goprobe.tools.network_record import (
     ACCEPTED,
     BEGUN,
@@ -35,7 +35,7 @@ from otel_goprobe.tools.network_record import (
     RETRANSMITTED,
     SENT_TO,
 )
-from otel_goprobe.tools.network_table import COLUMNS, Connection, Table
+from otel_goprobe.tools.network_table import COLUMNS, Connection, Table, key_of
 from otel_goprobe.tools.network_table import Path as TablePath
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue, Metric, Target
+    from otel_goprobe.model import AttributeValue, Event, Metric, Target
     from otel_goprobe.tools.base import Row, Surroundings
-    from otel_goprobe.tools.network_policy import Kind
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +68,11 @@ class Network:
         self._around = surroundings
         self._table = Table()
         policy, learn = options.get("policy"), options.get("learn")
-        self._policy = load(Path(str(policy))) if policy else None
+        self._findings = Findings(surroundings, load(Path(str(policy))) if policy else None)
         self._learn = Path(str(learn)) if learn else None
         self._drawings = {kind: Path(str(file)) for kind in ("dot", "svg") if (file := options.get(kind))}
         self._dial_spans = bool(options.get("dial_spans"))
         self._exit_on_finding = bool(options.get("exit_on_finding"))
-        self._seen: dict[NetworkPath, int] = {}
-        self._found = False
         self._sockets = Sockets(surroundings)
         self._flows = Flows(surroundings)
         self._callers = Callers(surroundings)
@@ -85,7 +82,7 @@ class Network:
     @property
     def exit_code(self) -> int | None:
         """4 once there is a finding, where that is to end the run."""
-        return EXIT_FINDING if self._found and self._exit_on_finding else None
+        return EXIT_FINDING if self._findings.found and self._exit_on_finding else None
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -98,7 +95,7 @@ class Network:
             if path is None:
                 continue
             if one.direction == "listen":
-                events += self._check(slot, path, None)
+                events += self._findings.check(slot, path, None)
                 continue
             path.opened += 1
             path.open += 1
@@ -144,7 +141,7 @@ class Network:
         event = network_events.connect(record, path, unix_ns, frame.file if frame else "")
         self._names.pop((slot, host), None)
         if direction != "in":
-            yield from self._check(slot, path, event)
+            yield from self._findings.check(slot, path, event, header["stack"][: header["frames"]].tolist())
         if kind == LISTENS:
             return
         before = self._table.connections.get((slot, descriptor))
@@ -179,7 +176,7 @@ class Network:
             (slot, "listen", "udp", "", own, path.port, ""), path.service, 0, event.unix_ns
         )
         if listening and new:
-            yield from self._check(slot, listening, None)
+            yield from self._findings.check(slot, listening, None)
 
     def _asked(self, record: np.void, unix_ns: int) -> Iterator[Event]:
         """Take in a question for DNS with its answer."""
@@ -198,7 +195,7 @@ class Network:
             path.address = network_record.address(record)
         event = network_events.lookup(record, host, error, path.address, unix_ns)
         if error:
-            yield from self._check(slot, path, event)
+            yield from self._findings.check(slot, path, event)
         else:
             self._names[slot, host] = path, event
         yield event
@@ -208,7 +205,7 @@ class Network:
         for key, (path, event) in list(self._names.items()):
             if event.unix_ns < before_unix_ns:
                 del self._names[key]
-                yield from self._check(key[0], path, event)
+                yield from self._findings.check(key[0], path, event)
 
     def _happened(self, record: np.void, kind: int) -> Iterator[Event]:
         slot, descriptor = int(record["header"]["slot"]), int(record["descriptor"])
@@ -269,14 +266,10 @@ class Network:
 
     def settle(self, event: Event, span: Mapping[str, AttributeValue]) -> None:
         """Remember the route for which a path was gone last."""
+        path = self._table.paths.get(key_of(event))
         route = span.get("http.route")
-        if not route:
-            return
-        function = event.attributes.get("code.function.name", "")
-        where = event.attributes.get("network.peer.address")
-        for path in self._table.paths.values():
-            if path.function == function and path.address == where:
-                path.route = str(route)
+        if path and route:
+            path.route = str(route)
 
     def end(self, slot: int) -> Iterable[Event]:
         """See `Instrument`."""
@@ -286,40 +279,6 @@ class Network:
         self._sockets.forget(slot, counted)
         self._callers.forget(slot)
         return self._undialled(math.inf)
-
-    # --- policies ----------------------------------------------------------------------------------------------------
-
-    def _check(self, slot: int, path: TablePath, event: Event | None) -> Iterator[Event]:
-        """Compare a path with the policy: a finding is said once, then counted."""
-        kinds: dict[str, Kind] = {"listen": "listen", "name": "name", "out": "connect"}
-        kind = kinds[path.direction]
-        unix = path.address if path.protocol == "unix" else ""
-        ip = "" if unix or kind == "name" else path.address
-        protocol = "" if kind == "name" else path.protocol
-        way = NetworkPath(path.service, kind, protocol, path.host, ip, path.port, unix)
-        known = way in self._seen
-        self._seen[way] = self._seen.get(way, 0) + 1
-        policy = self._policy
-        if policy is None or not policy.checks(path.service) or policy.allows(way):
-            return
-        path.findings += 1
-        self._found = True
-        if known:
-            return
-        why = policy.why_not(way)
-        by = f" ({path.function})" if path.function else ""
-        log.warning("finding: %s: %s%s", path.service, why, by)
-        yield Event(
-            slot=slot,
-            unix_ns=event.unix_ns if event else 0,
-            name="network.finding",
-            body=f"{why}{by}",
-            attributes=event.attributes if event else {"server.address": path.address, "server.port": path.port},
-            trace_id=event.trace_id if event else b"",
-            span_id=event.span_id if event else b"",
-            sampled=event.sampled if event else False,
-            warning=True,
-        )
 
     # --- what comes of it --------------------------------------------------------------------------------------------
 
@@ -338,7 +297,7 @@ class Network:
         if self._learn:
             from otel_goprobe.tools.network_learn import learn  # noqa: PLC0415 - on request
 
-            result = learn(self._seen, self._learn)
+            result = learn(self._findings.seen, self._learn)
             log.info("learnt %d paths of %d services into %s", result.paths, result.services, self._learn)
         edges = [
             service_map.Edge(path.service, path.destination, f"{path.protocol} {path.opened}", bool(path.findings))
@@ -389,6 +348,7 @@ TOOL = Tool(
     ),
     counters=("connections_full",),
     ring_pages=8192,
+    bpftrace=network_bpftrace.script,
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),

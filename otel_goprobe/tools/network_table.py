@@ -41,6 +41,21 @@ PathKey = tuple[int, str, str, str, str, int, str]
 """Slot, direction, protocol, name asked for, address or path, port, function."""
 
 
+def key_of(event: Event) -> PathKey:
+    """Return the key of the path that a dial's event belongs to."""
+    told = event.attributes
+    host, address = str(told.get("server.address", "")), str(told.get("network.peer.address", ""))
+    return (
+        event.slot,
+        "out",
+        str(told.get("network.transport", "")),
+        "" if host == address else host,
+        address,
+        int(str(told.get("server.port", 0))),
+        str(told.get("code.function.name", "")),
+    )
+
+
 @dataclass(slots=True)
 class Path:
     """One row: all connections of a service to one destination, by one function."""

@@ -189,7 +189,7 @@ def test_other_networks() -> None:
                     asking.send(b"IPv4 to IPv6")
                     assert asking.recv(100) == b"IPv4 to IPv6"
                 target.ended()
-                target.tell("send 4001")
+                target.tell("send 2503")
                 for _ in range(3):
                     route = ("ip", "-n", hosts.far, "route")
                     subprocess.run([*route, "add", "blackhole", f"{hosts.NEAR_IPV4}/32"], check=True)

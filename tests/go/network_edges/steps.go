@@ -489,7 +489,7 @@ func (e *edges) reset(args []string) error {
 	return nil
 }
 
-// send exchanges so many small messages over one connection.
+// send exchanges small messages over one connection for so many milliseconds.
 func (e *edges) send(args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -499,7 +499,7 @@ func (e *edges) send(args []string) error {
 	if err != nil {
 		return err
 	}
-	for i := 0; i < n; i++ {
+	for end := time.Now().Add(time.Duration(n) * time.Millisecond); time.Now().Before(end); {
 		if err := exchange(conn, truth, 31); err != nil {
 			return err
 		}
