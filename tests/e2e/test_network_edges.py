@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import tempfile
@@ -52,7 +53,7 @@ class Edges:
     def ended(self) -> None:
         """Wait for the end of a step."""
         self._answers += 1
-        answer = self._output.wait_for("^(done|failed)", self._answers, 60)
+        answer = self._output.wait_for("^(done|failed)", self._answers, 180)
         assert answer == "done", answer
 
     def step(self, line: str) -> None:
@@ -213,6 +214,39 @@ def test_other_networks() -> None:
         (hosts.FAR_IPV4, own, 12, 12)
     ]
     assert [(row["address"], row["port"]) for row in rows if row["direction"] == "listen"] == [("::", own)]
+
+
+MANY, ROOM = 100_003, 131_072
+"""Connections; the elements of the map (bpf/tools/network.h)."""
+MORE = 37_003
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_connections() -> None:
+    """All open at once, as seen and as found by another agent, and closed; those without room are counted."""
+    limits = ("prlimit", "--nofile=1048576")
+    hosts = [f"127.0.0.{last}" for last in range(1, 8)]  # each has ports of its own
+    with edges("127.0.0.1", prefix=limits, far=limits) as target:
+        with network_of(target) as agent:
+            agent.attached()
+            target.step(f"hold {MANY} {' '.join(hosts)}")
+            found = Agent("--pid", str(target.pid), "--json", "--once", environment={}, subcommand="network").wait(60)
+            target.step("release")
+            outcome = agent.stop(timeout_s=60)
+        assert "ring_full" not in outcome.stderr
+        rows = rows_of(outcome)
+        assert sorted((row["address"], row["opened"], row["open"]) for row in rows) == sorted(
+            (host, len(range(number, MANY, len(hosts))), 0) for number, host in enumerate(hosts)
+        )
+        assert sum(row["open"] for row in rows_of(found)) == MANY
+        with network_of(target) as agent:
+            agent.attached()
+            target.step(f"hold {MANY + MORE} {' '.join(hosts)}")
+            outcome = agent.stop(timeout_s=60)
+    full = re.search(r"network: connections_full (\d+)", outcome.stderr)
+    assert full
+    assert int(full[1]) == MANY + MORE - ROOM
+    assert sum(row["opened"] for row in rows_of(outcome)) == MANY + MORE
 
 
 def answer(question: bytes) -> bytes:

@@ -79,12 +79,12 @@ def named(truth: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def counted(backend: Collector, name: str) -> dict[str, int]:
-    """Return what a metric says of each destination that was dialled."""
+def counted(backend: Collector, name: str, direction: str | None = None) -> dict[str, int]:
+    """Return what a metric says of each destination that was dialled; of bytes those of one direction."""
     return {
         where(told): value
-        for told, value in points(backend, f"goprobe.network.{name}")
-        if told["network.io.direction"] == "out"
+        for told, value in points(backend, name)
+        if told["goprobe.network.direction"] == "out" and told.get("network.io.direction") == direction
     }
 
 
@@ -106,10 +106,16 @@ def test_collector_receives_network(protocol: str, tmp_path: Path) -> None:
             service.ask(f"hold?n={HELD}")
             truth = named(service.truth)
             opened = {name: row["Opened"] for name, row in truth.items()}
-            assert wait_until(lambda: counted(backend, "connections") == opened, 20), counted(backend, "connections")
-            assert counted(backend, "open") == {name: row["Open"] for name, row in truth.items()}
-            assert counted(backend, "sent") == {name: row["Sent"] for name, row in truth.items()}
-            assert counted(backend, "received") == {name: row["Received"] for name, row in truth.items()}
+            assert wait_until(lambda: counted(backend, "goprobe.network.connections") == opened, 20), counted(
+                backend, "goprobe.network.connections"
+            )
+            assert counted(backend, "goprobe.network.open") == {name: row["Open"] for name, row in truth.items()}
+            assert counted(backend, "process.network.io", "transmit") == {
+                name: row["Sent"] for name, row in truth.items()
+            }
+            assert counted(backend, "process.network.io", "receive") == {
+                name: row["Received"] for name, row in truth.items()
+            }
             outcome = agent.stop()
         spans = backend.wait_for_spans(outcome.exported)
         attempts = Counter({name: row["Opened"] + sum(row["Failed"].values()) for name, row in truth.items()})
@@ -121,7 +127,7 @@ def test_collector_receives_network(protocol: str, tmp_path: Path) -> None:
     failed = {
         (where(told), told["error.type"].replace("given up", "timeout")): value
         for told, value in points(backend, "goprobe.network.failures")
-        if told["network.io.direction"] == "out"
+        if told["goprobe.network.direction"] == "out"
     }
     assert failed == {(name, why): count for name, row in truth.items() for why, count in row["Failed"].items()}
 

@@ -438,14 +438,23 @@ func (e *edges) lookUp(args []string) error {
 	return err
 }
 
-// hold opens so many connections and leaves them open.
+// hold opens so many connections, to the hosts in turn if any are named, and leaves them open.
 func (e *edges) hold(args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
 	}
+	_, port, err := net.SplitHostPort(e.peers.TCP)
+	if err != nil {
+		return err
+	}
+	hosts := args[1:]
 	for i := 0; i < n; i++ {
-		conn, truth, err := e.dial("tcp", e.peers.TCP)
+		address := e.peers.TCP
+		if len(hosts) > 0 {
+			address = net.JoinHostPort(hosts[i%len(hosts)], port)
+		}
+		conn, truth, err := e.dial("tcp", address)
 		if err != nil {
 			return err
 		}
