@@ -125,7 +125,7 @@ class Agent:
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         self.converter = Converter(self.program, config, self.telemetry, self.type_name)
         self.meter = Meter(self.program, self.converter, config) if config.red else None
-        self.tools = Tools(config, self.program, self.converter)
+        self.tools = Tools(config, self.program, self.converter, self.telemetry, lambda: self.exporter)
         stack.callback(self.tools.close, 0)
         if self.meter:
             self.meter.of_tools = self.tools.metrics

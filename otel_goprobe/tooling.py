@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from otel_goprobe.gobinary import Frame
     from otel_goprobe.instrumented import Instrumented
     from otel_goprobe.model import AttributeValue, Event, Metric, Plan, SpanColumns, Target
+    from otel_goprobe.telemetry import Telemetry
     from otel_goprobe.tools.base import Instrument, Row, Tool
 
     Resources = Mapping[int, Mapping[str, AttributeValue]]
@@ -51,9 +54,18 @@ class Tools:
         config: which, and where telemetry goes.
         core: the loaded core unit, whose maps are shared.
         converter: for the clock; it shows the spans that it converts, and asks for their events.
+        telemetry: counts the spans that tools make themselves.
+        exporter: gives what takes these.
     """
 
-    def __init__(self, config: Config, core: kernel.Program, converter: Converter) -> None:
+    def __init__(
+        self,
+        config: Config,
+        core: kernel.Program,
+        converter: Converter,
+        telemetry: Telemetry,
+        exporter: Callable[[], export.SpanExporter],
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self._clock = converter.clock
         self._targets: dict[int, Target] = {}
@@ -61,9 +73,11 @@ class Tools:
         self._waiting: OrderedDict[tuple[int, bytes], list[tuple[_Running, Event]]] = OrderedDict()
         self._waits = 0
         self._matched: dict[bytes, list[Event]] = {}
-        self._resources: Resources = {}
         self._running: list[_Running] = []
         self._logs = export.make_logs_exporter(config) if config.tools else None
+        self._config = config
+        self._telemetry = telemetry
+        self._exporter = exporter
         try:
             for stem in config.tools:
                 self._running.append(self._load(tools.tool(stem), core, config))
@@ -160,8 +174,10 @@ class Tools:
                 self._settle_all(running, running.instrument.take(records))
 
     def _settle_all(self, running: _Running, events: Iterable[Event]) -> None:
-        logs = []
+        logs, spans = [], []
         for event in events:
+            if event.span:
+                spans.append(event)
             if event.sampled and event.span_id and not event.warning:
                 self._waiting.setdefault((event.slot, event.span_id), []).append((running, event))
                 self._waits += 1
@@ -169,13 +185,33 @@ class Tools:
             running.instrument.settle(event, {})
             logs.append(event)
         self._log(running, logs)
+        self._give_spans(running, spans)
         while self._waits > MAX_WAITING:
             _, oldest = self._waiting.popitem(last=False)
             self._without_span(oldest)
 
+    def _give_spans(self, running: _Running, events: list[Event]) -> None:
+        if self._config.exporter == "none":
+            return
+        rooted = (event if event.trace_id else self._root(event) for event in events)
+        sampled = [event for event in rooted if event.sampled]
+        if sampled:
+            resources = {slot: target.resource for slot, target in self._targets.items()}
+            scope = f"otel-goprobe/tools/{running.tool.stem}"
+            self._telemetry.started(len(sampled))
+            self._exporter().submit(export.encode_own_spans(sampled, resources, scope))
+
+    def _root(self, event: Event) -> Event:
+        """Begin a trace, sampled as bpf/include/sampling.h decides it."""
+        trace_id = os.urandom(16)
+        sampler = self._config.sampling.of(self._targets[event.slot].service)
+        sampled = int.from_bytes(trace_id[8:], "big") >> 1 < sampler.bound
+        return replace(event, trace_id=trace_id, sampled=sampled)
+
     def _log(self, running: _Running, events: list[Event]) -> None:
         if events and self._logs:
-            self._logs.submit(export.encode_logs(events, self._resources, f"otel-goprobe/tools/{running.tool.stem}"))
+            resources = {slot: target.resource for slot, target in self._targets.items()}
+            self._logs.submit(export.encode_logs(events, resources, f"otel-goprobe/tools/{running.tool.stem}"))
 
     def _without_span(self, waiting: list[tuple[_Running, Event]]) -> None:
         self._waits -= len(waiting)
@@ -189,7 +225,7 @@ class Tools:
 
     def _see(self, columns: SpanColumns, resources: Resources) -> None:
         """Give events the route of their spans, which are about to be exported."""
-        self._resources = resources
+        del resources  # those of its targets
         self._matched.clear()
         if not self._waiting:
             return

@@ -63,6 +63,9 @@ class Map(Protocol):
     def items(self) -> tuple[bytes, bytes]:
         """Return every key of a hash at a moment and its value, each one behind the other."""
 
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return an element's value; None where there is none."""
+
     def update(self, key: bytes, value: bytes) -> None:
         """Write one element."""
 
