@@ -80,7 +80,9 @@ class Tools:
         self._stack.callback(program.close)
         ring = kernel.Ring(program.maps["tool_events"], program.dtype(tool.record))
         self._stack.callback(ring.close)
-        self._stack.enter_context(kernel.attach_tracepoints(program))
+        tracepoints = self._stack.enter_context(kernel.attach_tracepoints(program))
+        for skip in tracepoints.skipped:
+            log.warning("%s: %s: %s", tool.stem, skip.what, skip.reason)
         return _Running(tool, program, ring, tool.instrument(self, config.tool_options))
 
     @property

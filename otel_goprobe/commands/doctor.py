@@ -6,6 +6,7 @@ programs in the cache, which the next run is glad of.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from otel_goprobe import config, log
+from otel_goprobe import config, log, tools
 from otel_goprobe.errors import GoprobeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from otel_goprobe.tools.base import Tool
 
 State = Literal["ok", "warn", "fail"]
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -201,6 +204,32 @@ def _programs(cache_dir: Path) -> Iterator[Check]:
     yield compiled
     if compiled.state != "fail":
         yield _tried("programs", programs)
+        for stem in tools.stems():
+            yield _tried(f"tool {stem}", functools.partial(tool_check, tools.tool(stem), cache_dir))
+
+
+def tool_check(tool: Tool, cache_dir: Path) -> Check:
+    """Tell whether a tool's programs pass the verifier and reach their tracepoints.
+
+    Raises:
+        GoprobeError: they don't.
+    """
+    from otel_goprobe import kernel, probes  # noqa: PLC0415 - as above
+    from otel_goprobe.tools import registry  # noqa: PLC0415
+
+    sources = kernel.bpf_folder()
+    with (
+        kernel.load(probes.unit(sources), cache_dir=cache_dir, lazily=True) as core,
+        kernel.load(registry.unit(tool, sources), cache_dir=cache_dir, maps=core.maps) as program,
+        kernel.attach_tracepoints(program) as attachment,
+    ):
+        walked = sum(program.verified_instructions.values())
+        found = f"{len(program.descriptors)} programs pass the verifier ({walked} instructions)"
+        skipped = "; ".join(f"{skip.what}: {skip.reason}" for skip in attachment.skipped)
+        if not skipped:
+            return Check(f"tool {tool.stem}", "ok", f"{found}, {len(attachment)} tracepoints attach")
+        found = f"{found}, {len(attachment)} tracepoints attach, {len(attachment.skipped)} don't: {skipped}"
+        return Check(f"tool {tool.stem}", "warn", found, "nothing to do: the tool works without, and shows less")
 
 
 def _go_processes() -> Check:
