@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from goprograms import TESTS, go_binary, go_command, go_version
 
-from kernels import checks, hosts, images, inside, machine, results, table
+from kernels import checks, hosts, images, inside, machine, results, table, tool_checks
 from kernels.expected import MACHINES, Machine
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def builds() -> dict[str, Path]:
         f"{oldest} stripped": go_binary(checks.SERVER, go=OLDEST_GO, strip=True),
         checks.HITS: go_binary(checks.HITS),
         hosts.PROGRAM: go_binary(hosts.PROGRAM),
+        **{name: go_binary(name) for name in tool_checks.PROGRAMS},
     }
 
 
