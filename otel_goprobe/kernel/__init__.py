@@ -11,6 +11,7 @@ from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
 from otel_goprobe.kernel.sockhash import Sockets
 from otel_goprobe.kernel.tasks import thread_pointer_offset
+from otel_goprobe.kernel.tracefs import Tracefs, TracepointField, has_kprobes
 
 __all__ = [
     "REQUIRED_CAPABILITIES",
@@ -22,11 +23,14 @@ __all__ = [
     "Program",
     "Ring",
     "Sockets",
+    "Tracefs",
+    "TracepointField",
     "attach",
     "attach_tracepoints",
     "bpf_folder",
     "describe_sockets",
     "detach",
+    "has_kprobes",
     "load",
     "probe_features",
     "require_writing",
