@@ -147,7 +147,12 @@ def functions(text: str) -> Functions:
     found = parse(text)
     if not isinstance(found, Functions):
         kind = text.partition(":")[0]
-        _refuse(text, 1, f"{kind} is no function of Go, which is what stacks are looked through for", _FORMS["go"])
+        _refuse(
+            text,
+            1,
+            f"{kind} is no function of Go, which is what stacks are looked through for",
+            f"write {_FORMS['go']}",
+        )
     return found
 
 

@@ -12,11 +12,11 @@ import contextlib
 import logging
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from otel_goprobe import export, gobinary, kernel, tools
+from otel_goprobe import export, gobinary, kernel, listing, tools
 from otel_goprobe.errors import GoprobeError, KernelError, UnsupportedByKernelError
 from otel_goprobe.model import Strings
 from otel_goprobe.stacks import Stacks, application_frame
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.conversion import Converter
-    from otel_goprobe.gobinary import Frame
+    from otel_goprobe.gobinary import Frame, GoBinary
     from otel_goprobe.instrumented import Instrumented
     from otel_goprobe.model import AttributeValue, Event, Metric, Plan, SpanColumns, Target
+    from otel_goprobe.specs import Functions
     from otel_goprobe.tools.base import Instrument, Row, Tool
 
     Resources = Mapping[int, Mapping[str, AttributeValue]]
@@ -64,6 +65,8 @@ class Tools:
         self._resources: Resources = {}
         self._running: list[_Running] = []
         self._logs = export.make_logs_exporter(config) if config.tools else None
+        self._where = cast("tuple[Functions, ...]", config.tool_options.get("where", ()))
+        self._wanted: dict[str, bool] = {}
         try:
             for stem in config.tools:
                 self._running.append(self._load(tools.tool(stem), core, config))
@@ -104,6 +107,7 @@ class Tools:
         thread_pointer = _thread_pointer()
         with gobinary.open_binary(one.path) as binary:
             plans = [(running, registry.plan(running.tool, binary)) for running in self._running]
+            self._say_what_nothing_matches(target.pid, binary)
         for running, plan in plans:
             for skip in plan.skipped:
                 log.info("pid %d: %s (%s)", target.pid, skip.what, skip.reason)
@@ -111,7 +115,8 @@ class Tools:
                 running.watch(one, plan, thread_pointer)
             except GoprobeError as error:
                 log.warning("pid %d: %s doesn't watch it: %s", target.pid, running.tool.stem, error)
-            self._settle_all(running, running.instrument.begin(slot, target))
+            if not self._where:
+                self._settle_all(running, running.instrument.begin(slot, target))
 
     def detach(self, one: Instrumented) -> None:
         """Let go of a target, its records drained."""
@@ -159,7 +164,30 @@ class Tools:
         """Read the tools' rings."""
         for running in self._running:
             while len(records := running.ring.drain()):
-                self._settle_all(running, running.instrument.take(records))
+                if len(chosen := self._chosen(running.tool, records)):
+                    self._settle_all(running, running.instrument.take(chosen))
+
+    def _chosen(self, tool: Tool, records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Leave out what no function that ``--where`` names does."""
+        if not self._where:
+            return records
+        return records[[record["kind"] in tool.follows or self._is_wanted(record) for record in records["header"]]]
+
+    def _is_wanted(self, header: np.void) -> bool:
+        frames = self.stack(int(header["slot"]), header["stack"][: header["frames"]].tolist())
+        return any(self._is_wanted_function(frame.function) for frame in frames)
+
+    def _is_wanted_function(self, name: str) -> bool:
+        if name not in self._wanted:
+            self._wanted[name] = any(spec.name.matches(name) for spec in self._where)
+        return self._wanted[name]
+
+    def _say_what_nothing_matches(self, pid: int, binary: GoBinary) -> None:
+        names = binary.function_names(inlined=True) if self._where else ()
+        for spec in self._where:
+            if not any(spec.name.matches(name) for name in names):
+                near = ", ".join(listing.nearest(spec.name.text, names)) or "no name is near"
+                log.warning("pid %d: no function matches %s; nearest: %s", pid, spec, near)
 
     def _settle_all(self, running: _Running, events: Iterable[Event]) -> None:
         logs = []

@@ -56,7 +56,7 @@ class _RunCommand(click.Command):
             args = args[:cut]
         for tool in _tools_named(args):
             own = {parameter.name for parameter in self.params}
-            self.params.extend(option for option in tool.options if option.name not in own)
+            self.params.extend(option for option in tool.every_option if option.name not in own)
         rest = super().parse_args(ctx, args)
         if ctx.params["stray"] and not ctx.resilient_parsing:
             stray = ctx.params["stray"][0]
@@ -238,7 +238,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
         raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
-    names = {str(option.name) for stem in named for option in tools.tool(stem).options}
+    names = {str(option.name) for stem in named for option in tools.tool(stem).every_option}
     tool_options = {name: options.pop(name) for name in names}
     flags = config.Flags(
         library_flags=own,

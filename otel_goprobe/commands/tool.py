@@ -35,7 +35,7 @@ def selection_options() -> list[click.Option]:
 
 def command_of(tool: Tool) -> click.Command:
     """Return the command of a tool."""
-    own = [option.name for option in tool.options if option.name]
+    own = [option.name for option in tool.every_option if option.name]
     columns = [column.key for column in tool.columns]
 
     def callback(**options: Any) -> int:
@@ -60,7 +60,7 @@ def command_of(tool: Tool) -> click.Command:
             click.Option(
                 ["--emit"], type=click.Choice(["bpftrace"]), help="Print an equivalent script for bpftrace instead."
             ),
-            *tool.options,
+            *tool.every_option,
         ],
     )
 

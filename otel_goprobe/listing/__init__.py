@@ -7,5 +7,6 @@ A finding is the object that JSON shows, and bounded: places of probes are looke
 """
 
 from otel_goprobe.listing.find import KINDS, Subject, find
+from otel_goprobe.listing.nearest import nearest
 
-__all__ = ["KINDS", "Subject", "find"]
+__all__ = ["KINDS", "Subject", "find", "nearest"]

@@ -1,4 +1,4 @@
-"""A glob that nothing matches -> the names that it may have meant; called by find.py and tooling.py."""
+"""A glob that nothing matches -> the names that it may have meant; find.py calls it, and tooling.py for `--where`."""
 
 from __future__ import annotations
 

@@ -345,6 +345,7 @@ TOOL = Tool(
     columns=COLUMNS,
     sort="opened",
     instrument=Network,
+    follows=(DONE, CLOSED, RETRANSMITTED, RESET),
     headers=("network.h",),
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),
