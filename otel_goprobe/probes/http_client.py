@@ -26,11 +26,11 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Way
-from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, SAMPLED_LATE
+from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
 from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
-from otel_goprobe.spans import derive, dictionary
+from otel_goprobe.spans import derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,6 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         conversion: the clock, names of Go types.
     """
     fixed = records["fixed"]
-    header = fixed["header"]
     count = len(records)
 
     method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
@@ -167,21 +166,12 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         network_attributes.NETWORK_PEER_PORT: Integers(port, port != 0),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
-    late = header["late"] != 0
-    if late.any():
-        attributes[SAMPLED_LATE] = Booleans(late, late)
 
-    return SpanColumns(
-        scope=f"otel-goprobe/{LIBRARY.import_path}",
+    return recorded(
+        records,
+        conversion.clock,
+        import_path=LIBRARY.import_path,
         kind=SpanKind.CLIENT,
-        slot=header["slot"].astype(np.uint16),
-        trace_id=_bytes(header["trace_id"], 16, count),
-        span_id=_bytes(header["span_id"], 8, count),
-        parent_span_id=_bytes(header["parent_span_id"], 8, count),
-        trace_flags=header["trace_flags"].astype(np.uint8),
-        trace_state=Strings(np.full(count, -1, np.int32), ()),
-        start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
-        end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP"),
         error=error,
         attributes=attributes,
@@ -190,10 +180,6 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
 
 def _known(method: bytes) -> str:
     return _text(method) if _text(method) in METHODS else "_OTHER"
-
-
-def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
 
 
 def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Url]]:
