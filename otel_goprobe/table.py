@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -16,26 +17,35 @@ from otel_goprobe import tools as declared
 from otel_goprobe.log import printable
 
 if TYPE_CHECKING:
-    from otel_goprobe.config import Live
+    from otel_goprobe.config import Config
     from otel_goprobe.model import AttributeValue
     from otel_goprobe.tooling import Tools
     from otel_goprobe.tools.base import Column, Row
+
+log = logging.getLogger(__name__)
 
 _WIDTH_WITHOUT_TERMINAL = 200
 
 
 class Table:
-    """The rows of the tool that `live` names.
+    """The rows of the tool that the run is to show.
 
     Args:
         tools: which has them.
-        live: how they are shown, and how long.
+        config: how they are shown, and how long; whose they are.
         out: where to; stdout by default.
+
+    Raises:
+        ValueError: `config` names no tool to show.
     """
 
-    def __init__(self, tools: Tools, live: Live, out: TextIO | None = None) -> None:
+    def __init__(self, tools: Tools, config: Config, out: TextIO | None = None) -> None:
+        if (live := config.live) is None:
+            raise ValueError("no tool is to be shown")
         self._tools = tools
         self._live = live
+        self._only_pids = config.selection.only_pids
+        self._alone = not config.command
         self._tool = declared.tool(live.tool)
         self._out = out or sys.stdout
         self._console = Console(file=self._out, width=None if self._out.isatty() else _WIDTH_WITHOUT_TERMINAL)
@@ -44,12 +54,16 @@ class Table:
 
     @property
     def over(self) -> bool:
-        """Whether the time that was asked for has passed."""
-        return self._until is not None and time.monotonic() >= self._until
+        """Whether the time that was asked for has passed, or nothing can come any more."""
+        return (self._until is not None and time.monotonic() >= self._until) or self._deserted
+
+    @property
+    def _deserted(self) -> bool:
+        return self._only_pids and self._tools.deserted
 
     def show(self) -> None:
-        """Draw what there is now, on a terminal."""
-        if self._live.json_rows or not self._out.isatty():
+        """Draw what there is now, on a terminal that isn't the command's that was started."""
+        if self._live.json_rows or not self._out.isatty() or not self._alone:
             return
         if self._screen is None:
             self._screen = Screen(console=self._console, auto_refresh=False)
@@ -58,6 +72,8 @@ class Table:
 
     def close(self) -> None:
         """Show what there is at the end."""
+        if self._deserted:
+            log.info("what --pid names has ended: the table holds all of it")
         if self._screen:
             self._screen.update(self._drawn(), refresh=True)
             self._screen.stop()

@@ -89,6 +89,12 @@ class Tools:
         return _Running(tool, program, ring, tool.instrument(self, config.tool_options))
 
     @property
+    def deserted(self) -> bool:
+        """Whether there were targets, and every process that was one has ended."""
+        gone = self._targets and not self._stacks
+        return bool(gone) and not any(Path(target.process.exe_path).exists() for target in self._targets.values())
+
+    @property
     def fill(self) -> float:
         """Of the fullest of their rings: 0 to 1."""
         return max((running.ring.fill for running in self._running), default=0.0)
@@ -162,6 +168,8 @@ class Tools:
 
     def drain(self) -> None:
         """Read the tools' rings."""
+        for stacks in self._stacks.values():
+            stacks.look()
         for running in self._running:
             while len(records := running.ring.drain()):
                 if len(chosen := self._chosen(running.tool, records)):

@@ -47,10 +47,18 @@ def builds() -> dict[str, Path]:
 
 
 def snapshot(tree: Path) -> Path:
-    """Copy what runs in the machines: what is edited from now on must not change it."""
+    """Copy what runs in the machines, with its programs compiled: what is edited from now on must not change it.
+
+    To compile them all takes ten minutes on an emulated processor; that it is possible is a check of its own.
+    """
     for source in SOURCES:
         shutil.copytree(PROJECT / source, tree / source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     shutil.copy(PROJECT / "pyproject.toml", tree)
+    (tree / "otel_goprobe/bundles").mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    subprocess.run(
+        [sys.executable, "-m", "otel_goprobe.units"], env=environment, cwd=tree, check=True, stdout=sys.stderr
+    )
     return tree
 
 
