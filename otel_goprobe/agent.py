@@ -167,17 +167,15 @@ class Agent:
         if self.launch:
             self.program.maps["process_launched"].update(_u32(0), _u32(self.launch.pid))
             self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path)
+            self.launch.release()
         else:
             self.follow(self.discovery.scan())
             self.say_if_waiting()
-        if self.launch:
-            self.launch.release()
         try:
             self.loop()
         finally:
             self.stop()
-        code = self.wanted_code()
-        return self.launch.finish(code) if self.launch else code or 0
+        return self.launch.finish(self.wanted_code()) if self.launch else self.wanted_code() or 0
 
     def wanted_code(self) -> int | None:
         """What a tool wants the run to end with, at once, by a finding or because its time is over."""

@@ -205,31 +205,25 @@ def _programs(cache_dir: Path) -> Iterator[Check]:
     if compiled.state != "fail":
         yield _tried("programs", programs)
         for stem in tools.stems():
-            yield _tried(f"tool {stem}", functools.partial(tool_check, tools.tool(stem), cache_dir))
+            yield _tried(f"tool {stem}", functools.partial(tool_check, tools.tool(stem)))
 
 
-def tool_check(tool: Tool, cache_dir: Path) -> Check:
-    """Tell whether a tool's programs pass the verifier and reach their tracepoints.
+def tool_check(tool: Tool) -> Check:
+    """Tell which of the tracepoints that a tool needs this kernel has.
 
     Raises:
-        GoprobeError: they don't.
+        NotPermittedError: for want of a capability.
     """
-    from otel_goprobe import kernel, probes  # noqa: PLC0415 - as above
-    from otel_goprobe.tools import registry  # noqa: PLC0415
+    from otel_goprobe import kernel  # noqa: PLC0415 - as above
 
-    sources = kernel.bpf_folder()
-    with (
-        kernel.load(probes.unit(sources), cache_dir=cache_dir, lazily=True) as core,
-        kernel.load(registry.unit(tool, sources), cache_dir=cache_dir, maps=core.maps) as program,
-        kernel.attach_tracepoints(program) as attachment,
-    ):
-        walked = sum(program.verified_instructions.values())
-        found = f"{len(program.descriptors)} programs pass the verifier ({walked} instructions)"
-        skipped = "; ".join(f"{skip.what}: {skip.reason}" for skip in attachment.skipped)
-        if not skipped:
-            return Check(f"tool {tool.stem}", "ok", f"{found}, {len(attachment)} tracepoints attach")
-        found = f"{found}, {len(attachment)} tracepoints attach, {len(attachment.skipped)} don't: {skipped}"
-        return Check(f"tool {tool.stem}", "warn", found, "nothing to do: the tool works without, and shows less")
+    name, wanted = f"tool {tool.stem}", {each.event: each for each in tool.tracepoints}
+    missing = kernel.missing_tracepoints(wanted)
+    if not missing:
+        return Check(name, "ok", f"{len(wanted)} of {len(wanted)} tracepoints are there")
+    found = f"{len(wanted) - len(missing)} of {len(wanted)} tracepoints are there; {', '.join(missing)} not"
+    if any(wanted[event].required for event in missing):
+        return Check(name, "fail", found, "use a kernel that has them; the other tools, and run, do without")
+    return Check(name, "warn", found, "nothing to do: the tool works without, and shows less")
 
 
 def _go_processes() -> Check:

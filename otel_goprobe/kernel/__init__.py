@@ -4,7 +4,13 @@ from otel_goprobe.kernel.attach import Attachment, attach, attach_tracepoints, d
 from otel_goprobe.kernel.bundle import bpf_folder
 from otel_goprobe.kernel.capabilities import REQUIRED as REQUIRED_CAPABILITIES
 from otel_goprobe.kernel.capabilities import SITUATIONAL as SITUATIONAL_CAPABILITIES
-from otel_goprobe.kernel.features import Feature, probe_features, require_writing, writing_refused
+from otel_goprobe.kernel.features import (
+    Feature,
+    missing_tracepoints,
+    probe_features,
+    require_writing,
+    writing_refused,
+)
 from otel_goprobe.kernel.loader import AttachWay, Program, load
 from otel_goprobe.kernel.maps import Map
 from otel_goprobe.kernel.rings import Ring
@@ -32,6 +38,7 @@ __all__ = [
     "detach",
     "has_kprobes",
     "load",
+    "missing_tracepoints",
     "probe_features",
     "require_writing",
     "thread_pointer_offset",
