@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 65536
 """Events that wait for their spans; beyond it the one that waits longest becomes a log record."""
+MAX_STACKS = 16384
+"""Whose frame of the application's own is remembered."""
 _SPAN_ATTRIBUTES = ("http.route", "http.request.method", "url.path")
 """What rows are told of an event's span."""
 
@@ -67,6 +69,7 @@ class Tools:
         self._logs = export.make_logs_exporter(config) if config.tools else None
         self._where = cast("tuple[Functions, ...]", config.tool_options.get("where", ()))
         self._wanted: dict[str, bool] = {}
+        self._code: dict[tuple[int, tuple[int, ...]], Frame | None] = {}
         try:
             for stem in config.tools:
                 self._running.append(self._load(tools.tool(stem), core, config))
@@ -107,6 +110,7 @@ class Tools:
             return
         target, slot = one.target, one.slot
         self._targets[slot] = target
+        self._code = {key: frame for key, frame in self._code.items() if key[0] != slot}
         self._stacks[slot] = Stacks(
             Path(f"/proc/{target.pid}/maps").read_text, one.path, target.process.exe, f"/proc/{target.pid}/root"
         )
@@ -160,9 +164,14 @@ class Tools:
 
     def code(self, slot: int, pcs: Sequence[int]) -> Frame | None:
         """See `Surroundings`."""
-        target = self._targets.get(slot)
-        module = target.process.build.main.path if target and target.process.build.main else ""
-        return application_frame(self.stack(slot, pcs), module)
+        key = slot, tuple(pcs)
+        if key not in self._code:
+            if len(self._code) >= MAX_STACKS:
+                self._code.clear()
+            target = self._targets.get(slot)
+            module = target.process.build.main.path if target and target.process.build.main else ""
+            self._code[key] = application_frame(self.stack(slot, pcs), module)
+        return self._code[key]
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -276,7 +285,7 @@ class Tools:
         """Take what waits still for spans as it is, and say what was lost."""
         self._give_up(lambda _: True)
         for name, count in self.lost().items():
-            log.warning("%s %d", name, count)
+            log.warning("%s: %d were lost", name, count)
         for running in self._running:
             running.instrument.close()
 

@@ -50,8 +50,8 @@ def command(
     """Say what would be instrumented in a Go program, what not, and why; or list where probes could be.
 
     \b
-    In a SPEC * stands for any text, ? for one character; the star of (* is a pointer's.
-    START and ENDS are what a probe costs there: "emulated" about a thirtieth of "single-stepped".
+    In a SPEC * stands for any text, ? for a character; the star of (* is a pointer's.
+    START and ENDS: what a probe costs; "emulated" is cheap, "single-stepped" isn't.
 
     \b
     Examples

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ONCE_S = 1.0
 """What --once looks at."""
+_EXAMPLES = """\
+sudo otel-goprobe {0} --pid 1234 --once --where 'main.(*Cart).*'
+sudo otel-goprobe {0} --json --for 30s -- ./shop --listen :8080"""
+"""Of every tool."""
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -42,7 +46,9 @@ def command_of(tool: Tool) -> click.Command:
     def callback(ctx: click.Context, /, **options: Any) -> int:
         return _run(tool, {name: options.pop(name) for name in own}, {**options, "command": command_behind(ctx)})
 
-    examples = "\n".join(f"  {line}" for line in tool.examples.splitlines())
+    examples = "\n".join(
+        f"  {line}" for line in [*tool.examples.splitlines(), *_EXAMPLES.format(tool.stem).splitlines()]
+    )
     return Launching(
         tool.stem,
         options_metavar="[OPTIONS] [-- COMMAND ARGS...]",
@@ -58,7 +64,9 @@ def command_of(tool: Tool) -> click.Command:
                 ["--json", "json_rows"], is_flag=True, help="Print one JSON object a row and line, at the end."
             ),
             click.Option(["--sort"], type=click.Choice(columns), help=f"Column to sort by [default: {tool.sort}]."),
-            click.Option(["--limit"], type=click.IntRange(1), default=40, show_default=True, help="Rows to show."),
+            click.Option(
+                ["--limit"], type=click.IntRange(1), metavar="N", default=40, show_default=True, help="Rows to show."
+            ),
             click.Option(
                 ["--emit"], type=click.Choice(["bpftrace"]), help="Print an equivalent script for bpftrace instead."
             ),

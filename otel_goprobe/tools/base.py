@@ -157,7 +157,8 @@ class Tool:
     """Members of ``struct tool_target`` besides those that every tool has."""
     counters: tuple[str, ...] = ()
     """Its own, ``TOOL_COUNTER_<name>``, besides ``ring_full``; each counts something that was lost."""
-    ring_pages: int = 256
+    ring_pages: int = 4096
+    """Of 4 KiB, a power of two; these hold 25,000 records of opens, which are 664 bytes and a header of 8."""
     options: tuple[click.Option, ...] = ()
     """Of its command, besides those that every tool has."""
     bpftrace: Callable[[Sequence[int]], str] | None = None
