@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _WIDTH_WITHOUT_TERMINAL = 200
 _GAP = 2
 """Between two columns."""
-_FOLDED = 16
+_FOLDED = 12
 """Width down to which texts are folded on a narrow terminal."""
 
 

@@ -98,7 +98,7 @@ def test_columns_that_a_terminal_has_room_for() -> None:
     shown, left_out = fitting(columns, [row], "count", 80)
     assert [column.key for column in shown] == ["service", "function", "sent", "count"]
     assert left_out == ()
-    shown, left_out = fitting(columns, [row], "count", 7 + 2 + 16 + 2 + 5)
+    shown, left_out = fitting(columns, [row], "count", 7 + 2 + 12 + 2 + 5)
     assert [column.key for column in shown] == ["service", "function", "count"]
     assert [column.key for column in left_out] == ["sent"]
     shown, _ = fitting(columns, [row], "count", 1)
