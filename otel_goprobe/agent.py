@@ -137,7 +137,7 @@ class Agent:
         if config.live:
             from otel_goprobe.table import Table  # noqa: PLC0415 - rich takes 30 ms that only a terminal needs
 
-            self.table = Table(self.tools, config.live)
+            self.table = Table(self.tools, config)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
         stack.enter_context(kernel.attach_tracepoints(self.program))
         self.discovery = Discovery(config)
@@ -165,19 +165,22 @@ class Agent:
     def run(self) -> int:
         """Attach to what is there, then follow what comes, drain and export until the end."""
         if self.launch:
+            self.program.maps["process_launched"].update(_u32(0), _u32(self.launch.pid))
             self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path)
+            self.launch.release()
         else:
             self.follow(self.discovery.scan())
             self.say_if_waiting()
-        if self.launch:
-            self.launch.release()
         try:
             self.loop()
         finally:
             self.stop()
-        if self.tools.exit_code is not None:
-            return self.tools.exit_code
-        return self.launch.wait() if self.launch else 0
+        return self.launch.finish(self.wanted_code()) if self.launch else self.wanted_code() or 0
+
+    def wanted_code(self) -> int | None:
+        """What a tool wants the run to end with, at once, by a finding or because its time is over."""
+        code = self.tools.exit_code
+        return 0 if code is None and self.table is not None and self.table.over else code
 
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
@@ -215,7 +218,7 @@ class Agent:
     def is_over(self) -> bool:
         """Whether something wants the run to end."""
         over = self.signals.stop or self.exporter.reader_gone or self.command_ended()
-        return over or self.tools.exit_code is not None or (self.table is not None and self.table.over)
+        return over or self.wanted_code() is not None
 
     def read_counters(self) -> None:
         """Take over what the kernel counted."""

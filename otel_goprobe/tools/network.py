@@ -319,6 +319,7 @@ TOOL = Tool(
     columns=COLUMNS,
     sort="opened",
     instrument=Network,
+    follows=(DONE, CLOSED, RETRANSMITTED, RESET, DUPLICATED, CLOSED_RANGE),
     headers=("network.h", "network_connections.h", "network_datagrams.h"),
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),
