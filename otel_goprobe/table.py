@@ -16,12 +16,19 @@ from otel_goprobe import tools as declared
 from otel_goprobe.log import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from otel_goprobe.config import Live
     from otel_goprobe.model import AttributeValue
     from otel_goprobe.tooling import Tools
     from otel_goprobe.tools.base import Column, Row
 
 _WIDTH_WITHOUT_TERMINAL = 200
+_FOLDED_TO = 16
+"""Characters at the least of a column of texts that are longer."""
+_BETWEEN = 2
+"""Between columns."""
+_NOTHING = {"", "0", "0 B"}
 
 
 class Table:
@@ -40,12 +47,16 @@ class Table:
         self._out = out or sys.stdout
         self._console = Console(file=self._out, width=None if self._out.isatty() else _WIDTH_WITHOUT_TERMINAL)
         self._screen: Screen | None = None
-        self._until = time.monotonic() + live.seconds if live.seconds is not None else None
+        self._until: float | None = None
 
     @property
     def over(self) -> bool:
-        """Whether the time that was asked for has passed."""
-        return self._until is not None and time.monotonic() >= self._until
+        """Whether the time that was asked for has passed since this was asked first: once targets are attached."""
+        if self._live.seconds is None:
+            return False
+        if self._until is None:
+            self._until = time.monotonic() + self._live.seconds
+        return time.monotonic() >= self._until
 
     def show(self) -> None:
         """Draw what there is now, on a terminal."""
@@ -78,14 +89,46 @@ class Table:
 
     def _drawn(self) -> Drawn:
         rows = self._rows()
+        shown = [
+            {column.key: _text(column, row.get(column.key)) for column in self._tool.columns}
+            for row in rows[: self._live.limit]
+        ]
+        columns = self._fitting(shown)
         drawn = Drawn(box=None, pad_edge=False, header_style="bold")
-        for column in self._tool.columns:
-            drawn.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
-        for row in rows[: self._live.limit]:
-            drawn.add_row(*(Text(_text(column, row.get(column.key))) for column in self._tool.columns))
+        for column in columns:
+            narrow = column.numeric or _widest(column, shown) <= _FOLDED_TO
+            drawn.add_column(
+                column.title, justify="right" if column.numeric else "left", overflow="fold", no_wrap=narrow
+            )
+        for cells in shown:
+            drawn.add_row(*(Text(cells[column.key]) for column in columns))
+        left_out = [column.title for column in self._tool.columns if column not in columns]
         left = len(rows) - self._live.limit
-        drawn.caption = f"{left} more" if left > 0 else None
+        captions = [f"{left} more rows (--limit)"] if left > 0 else []
+        captions += [f"no room for {', '.join(left_out)}"] if left_out else []
+        drawn.caption = "; ".join(captions) or None
         return drawn
+
+    def _fitting(self, shown: Sequence[Mapping[str, str]]) -> list[Column]:
+        """Return the columns that there is width for: of the spare ones first those without anything go."""
+        sort = self._live.sort or self._tool.sort
+        columns = list(self._tool.columns)
+        empty = {column.key for column in columns if all(cells[column.key] in _NOTHING for cells in shown)}
+        spare = [column for column in columns if column.key != sort and (column.spare or column.key in empty)]
+        spare.sort(key=lambda column: (column.key not in empty, -column.spare))
+        for column in spare:
+            widths = [_widest(each, shown) for each in columns]
+            folded = [
+                width if each.numeric else min(width, _FOLDED_TO) for each, width in zip(columns, widths, strict=True)
+            ]
+            if sum(folded) + _BETWEEN * (len(columns) - 1) <= self._console.width:
+                break
+            columns.remove(column)
+        return columns
+
+
+def _widest(column: Column, shown: Sequence[Mapping[str, str]]) -> int:
+    return max(len(column.title), *(len(cells[column.key]) for cells in shown)) if shown else len(column.title)
 
 
 def _number(value: AttributeValue | None) -> float:
@@ -96,7 +139,7 @@ def _text(column: Column, value: AttributeValue | None) -> str:
     if value is None:
         return ""
     if column.unit == "s" and isinstance(value, (int, float)):
-        return f"{value * 1e3:.1f}ms" if value < 1 else f"{value:.1f}s"
+        return f"{value * 1e6:.0f}us" if value < 1e-3 else f"{value * 1e3:.1f}ms" if value < 1 else f"{value:.1f}s"
     if column.unit == "B" and isinstance(value, int):
         for unit in ("B", "KiB", "MiB", "GiB"):
             if value < 10240 or unit == "GiB":

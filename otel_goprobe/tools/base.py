@@ -55,6 +55,8 @@ class Column:
     numeric: bool = False
     unit: str = ""
     """``B`` and ``s`` are shown with a prefix."""
+    spare: int = 0
+    """On a terminal that is too narrow the highest are left out first; 0: never."""
 
 
 class Map(Protocol):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otel_goprobe.emit import service_map
+from otel_goprobe.errors import UsageError
 from otel_goprobe.model import Event
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
 from otel_goprobe.stacks import stacktrace
-from otel_goprobe.tools import network_bpftrace, network_metrics, network_record
+from otel_goprobe.tools import network_bpftrace, network_files, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_past import sockets_of
 from otel_goprobe.tools.network_policy import NetworkPath, load
@@ -73,11 +73,16 @@ class Network:
         self._learn = Path(str(learn)) if learn else None
         self._drawings = {kind: Path(str(file)) for kind in ("dot", "svg") if (file := options.get(kind))}
         self._exit_on_finding = bool(options.get("exit_on_finding"))
+        if self._exit_on_finding and not policy:
+            raise UsageError("--exit-on-finding without a policy finds nothing", "add --policy FILE")
+        network_files.check(self._learn, self._drawings)
         self._seen: dict[NetworkPath, int] = {}
         self._found = False
         self._pending: dict[tuple[int, int], Event] = {}
         self._names: dict[tuple[int, str], tuple[TablePath, Event]] = {}
         """By slot: names that were found, and perhaps are dialled now."""
+        self._late: list[Event] = []
+        """Findings of the last moment."""
 
     @property
     def exit_code(self) -> int | None:
@@ -262,7 +267,8 @@ class Network:
         for key in open_bytes:
             if key[0] == slot:
                 elements.delete(_KEY.pack(*key))
-        return self._undialled(math.inf)
+        late, self._late = self._late, []
+        return [*late, *self._undialled(math.inf)]
 
     # --- policies ----------------------------------------------------------------------------------------------------
 
@@ -285,7 +291,7 @@ class Network:
             return
         why = policy.why_not(way)
         by = f" ({path.function})" if path.function else ""
-        log.warning("finding: %s: %s%s", path.service, why, by)
+        log.warning("finding: %s%s", why, by)
         attributes: dict[str, AttributeValue] = {"server.address": path.address, "server.port": path.port}
         if event:
             attributes = dict(event.attributes)
@@ -322,7 +328,8 @@ class Network:
         return network_metrics.metrics(self._table, self.rows(), resources)
 
     def close(self) -> None:
-        """Write the policy that was learnt, and the drawings."""
+        """Judge what waited for a dial, write the policy that was learnt, and the drawings."""
+        self._late = list(self._undialled(math.inf))
         if self._table.overflow:
             log.warning("network: %d connections of paths that found no room", self._table.overflow)
         if self._learn:
@@ -330,13 +337,7 @@ class Network:
 
             result = learn(self._seen, self._learn)
             log.info("learnt %d paths of %d services into %s", result.paths, result.services, self._learn)
-        edges = [
-            service_map.Edge(path.service, path.destination, f"{path.protocol} {path.opened}", bool(path.findings))
-            for path in self._table.paths.values()
-            if path.direction == "out"
-        ]
-        for kind, file in self._drawings.items():
-            file.write_text(service_map.dot(edges) if kind == "dot" else service_map.svg(edges))
+        network_files.draw(self._table.edges(), self._drawings)
 
 
 _LOOKUP = "net.(*Resolver).lookupIP"
