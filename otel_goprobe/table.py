@@ -57,11 +57,13 @@ class Table:
         self._out = out or sys.stdout
         self._console = Console(file=self._out, width=None if self._out.isatty() else _WIDTH_WITHOUT_TERMINAL)
         self._screen: Screen | None = None
-        self._until = time.monotonic() + live.seconds if live.seconds is not None else None
+        self._until: float | None = None
 
     @property
     def over(self) -> bool:
-        """Whether the time that was asked for has passed, or nothing can come any more."""
+        """Whether the time that was asked for has passed, since this was asked first: once targets are attached."""
+        if self._until is None and self._live.seconds is not None:
+            self._until = time.monotonic() + self._live.seconds
         return (self._until is not None and time.monotonic() >= self._until) or self._deserted
 
     @property
@@ -159,7 +161,7 @@ def _text(column: Column, value: AttributeValue | None) -> str:
     if value is None:
         return ""
     if column.unit == "s" and isinstance(value, (int, float)):
-        return f"{value * 1e3:.1f}ms" if value < 1 else f"{value:.1f}s"
+        return f"{value * 1e6:.0f}us" if value < 1e-3 else f"{value * 1e3:.1f}ms" if value < 1 else f"{value:.1f}s"
     if column.unit == "B" and isinstance(value, int):
         for unit in ("B", "KiB", "MiB", "GiB"):
             if value < 10240 or unit == "GiB":
