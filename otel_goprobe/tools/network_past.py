@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
-_ESTABLISHED, _LISTEN = 1, 10
-"""include/net/tcp_states.h; a UDP socket that is connected is in the first, too."""
+_ESTABLISHED, _LISTEN = "01", "0A"
+"""include/net/tcp_states.h, as the kernel writes them; a UDP socket that is connected is in the first, too."""
 _ACCEPTS, _CONNECTED = 0x10000, 3
 """__SO_ACCEPTCON and SS_CONNECTED, include/uapi/linux/net.h."""
 
@@ -43,11 +43,11 @@ def sockets_of(pid: int) -> list[Socket]:
     """Return a process's connected and listening sockets; none where they may not be looked at."""
     proc = Path(f"/proc/{pid}")
     try:
-        by_inode: dict[int, tuple[int, ...]] = {}
+        by_inode: dict[str, tuple[int, ...]] = {}
         for entry in (proc / "fd").iterdir():
-            found = _SOCKET.fullmatch(str(_target(entry)))
+            found = _SOCKET.fullmatch(_target(entry))
             if found:
-                inode = int(found[1])
+                inode = found[1]
                 by_inode[inode] = (*by_inode.get(inode, ()), int(entry.name))
         return [*_internet(proc / "net", by_inode), *_unix(proc / "net", by_inode)] if by_inode else []
     except OSError as error:
@@ -55,22 +55,21 @@ def sockets_of(pid: int) -> list[Socket]:
         return []
 
 
-def _target(link: Path) -> Path:
+def _target(link: Path) -> str:
     try:
-        return link.readlink()
+        return str(link.readlink())
     except FileNotFoundError:  # closed meanwhile
-        return Path()
+        return ""
 
 
-def _internet(net: Path, by_inode: dict[int, tuple[int, ...]]) -> Iterator[Socket]:
+def _internet(net: Path, by_inode: dict[str, tuple[int, ...]]) -> Iterator[Socket]:
     """Read net/tcp and its like: Documentation/networking/proc_net_tcp.rst."""
     own = []
     for name in ("tcp", "tcp6", "udp", "udp6"):
         for line in _lines(net / name):
             fields = line.split()
-            inode, state = int(fields[9]), int(fields[3], 16)
-            if inode in by_inode and state in (_ESTABLISHED, _LISTEN):
-                own.append((name[:3], state, _end(fields[1]), _end(fields[2]), by_inode[inode]))
+            if fields[9] in by_inode and fields[3] in (_ESTABLISHED, _LISTEN):
+                own.append((name[:3], fields[3], _end(fields[1]), _end(fields[2]), by_inode[fields[9]]))
     listening = {(protocol, local[1]) for protocol, state, local, _, _ in own if state == _LISTEN}
     for protocol, state, local, remote, descriptors in own:
         came = (protocol, local[1]) in listening
@@ -80,16 +79,15 @@ def _internet(net: Path, by_inode: dict[int, tuple[int, ...]]) -> Iterator[Socke
             yield Socket(descriptors, "in" if came else "out", protocol, remote[0], (local if came else remote)[1])
 
 
-def _unix(net: Path, by_inode: dict[int, tuple[int, ...]]) -> Iterator[Socket]:
+def _unix(net: Path, by_inode: dict[str, tuple[int, ...]]) -> Iterator[Socket]:
     """Read net/unix: net/unix/af_unix.c, unix_seq_show. One that connected has no name there, nor its other side's."""
     for line in _lines(net / "unix"):
         fields = line.split(maxsplit=7)
-        inode = int(fields[6])
-        if len(fields) < 8 or inode not in by_inode:
+        if len(fields) < 8 or fields[6] not in by_inode:
             continue
         listens = int(fields[3], 16) & _ACCEPTS
         if listens or int(fields[5], 16) == _CONNECTED:
-            yield Socket(by_inode[inode], "listen" if listens else "in", "unix", fields[7], 0)
+            yield Socket(by_inode[fields[6]], "listen" if listens else "in", "unix", fields[7], 0)
 
 
 def _lines(path: Path) -> list[str]:
