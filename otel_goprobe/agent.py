@@ -23,7 +23,6 @@ from otel_goprobe.conversion import Converter
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
 from otel_goprobe.instrumented import Instrumented, Targets
 from otel_goprobe.kernel import u32
-from otel_goprobe.meter import Meter
 from otel_goprobe.pace import Pace
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.tooling import Tools
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_goprobe.discovery.watch import Changes
+    from otel_goprobe.meter import Meter
     from otel_goprobe.model import Target
     from otel_goprobe.start import Start
     from otel_goprobe.table import Table
@@ -82,7 +82,11 @@ class Agent:
         self.describe_sockets()
         self.table: Table | None = None
         self.converter = Converter(self.program, self.config, self.telemetry, self.type_name)
-        self.meter = Meter(self.program, self.converter, self.config) if self.config.red else None
+        self.meter: Meter | None = None
+        if self.config.red:
+            from otel_goprobe.meter import Meter  # noqa: PLC0415 - only where durations are added up
+
+            self.meter = Meter(self.program, self.converter, self.config)
         self.tools = Tools(self.config, self.program, self.converter)
         stack.callback(self.tools.close, 0)
         if self.meter:

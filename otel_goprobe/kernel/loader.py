@@ -58,7 +58,8 @@ class Program:
     """Whether uprobe programs may fault pages of the target in; that they can't is known once one has been refused."""
     unshared: tuple[str, ...]
     """Maps that should be the host's and are this agent's own, for want of CAP_SYS_ADMIN."""
-    _bytecode: Mapping[str, bundle.Bytecode]
+    _bytecode: dict[str, bundle.Bytecode]
+    """Of the programs that haven't been loaded."""
     _structs: Mapping[str, bundle.StructLayout]
     _own_maps: tuple[Map, ...]
     descriptors: dict[str, int] = field(default_factory=dict)
@@ -94,6 +95,8 @@ class Program:
             _close_loaded(loads.values())
             raise
         self.descriptors.update(loaded)
+        for name in loaded:
+            del self._bytecode[name]
 
     def _load_one(self, entry: model.UnitProgram) -> int:
         sleepable = entry.kind == "uprobe" and self.sleepable
