@@ -55,6 +55,8 @@ class Instrumented:
     """How its traces get on; less than was asked for where the kernel doesn't allow that."""
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
+    read: list[int] = field(default_factory=list)
+    """What `read_counters` found the last time."""
     said: set[str] = field(default_factory=set)
     """Counters that were warned about."""
 
@@ -257,13 +259,19 @@ class Targets:
     def read_counters(self, one: Instrumented) -> None:
         """Take over what the kernel counted for a target since the last time."""
         names = probes.counters()
-        values = self._program.maps["counters"].sums(one.slot * len(names), len(names))
+        values = self._program.maps["counters"].sums(one.slot * len(names), len(names)).tolist()
+        if values == one.read:
+            return
+        one.read = values
+        drops = probes.drops()
         for name, value in zip(names, values, strict=True):
-            new = int(value) - one.counts[name]
+            new = value - one.counts[name]
+            if not new:
+                continue
             one.counts[name] += new
             if name == "started":
                 self._telemetry.started(new)
-            elif name in probes.drops():
+            elif name in drops:
                 self._telemetry.dropped(name, new)
         for name, warning in (_WARNINGS | probes.warnings()).items():
             if one.counts[name] and name not in one.said:
