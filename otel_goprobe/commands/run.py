@@ -266,8 +266,6 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     log.set_up(settings.log_level)
 
     gc.disable()  # what is imported stays: looking for garbage in it takes a fifteenth of the start
-    from otel_goprobe import agent  # noqa: PLC0415 - numpy and the rest, once the arguments are known to be right
+    from otel_goprobe import start  # noqa: PLC0415 - numpy and the rest, once the arguments are known to be right
 
-    gc.freeze()
-    gc.enable()
-    return agent.run(settings)
+    return start.run(settings)

@@ -95,8 +95,6 @@ def _run(tool: Tool, own: dict[str, object], options: dict[str, Any]) -> int:
     settings = config.from_environment_and_flags(flags)
     log.set_up(settings.log_level)
     gc.disable()  # as run does
-    from otel_goprobe import agent  # noqa: PLC0415 - once the arguments are known to be right
+    from otel_goprobe import start  # noqa: PLC0415 - once the arguments are known to be right
 
-    gc.freeze()
-    gc.enable()
-    return agent.run(settings)
+    return start.run(settings)

@@ -12,7 +12,7 @@ from otel_goprobe.kernel.features import (
     writing_refused,
 )
 from otel_goprobe.kernel.loader import AttachWay, Program, load
-from otel_goprobe.kernel.maps import Map
+from otel_goprobe.kernel.maps import Map, u32
 from otel_goprobe.kernel.rings import Ring
 from otel_goprobe.kernel.sockets import describe_sockets
 from otel_goprobe.kernel.sockhash import Sockets
@@ -42,5 +42,6 @@ __all__ = [
     "probe_features",
     "require_writing",
     "thread_pointer_offset",
+    "u32",
     "writing_refused",
 ]
