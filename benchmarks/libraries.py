@@ -1,6 +1,6 @@
 """What each library's probes cost a request: hits and ns of BPF programs. ``make bench-libraries``.
 
-The programs are those of the tests (tests/go): both ends of HTTP/2 and of gRPC, fasthttp's server, and each router's
+The programs are those of the tests (tests/go): both ends of HTTP/2, of gRPC and of fasthttp, and each router's
 server, which asks itself over HTTP/1. Runs and ns of each program are the kernel's, which adds some 20 ns a run.
 """
 
@@ -136,6 +136,23 @@ def fasthttp_server(names: Mapping[str, str]) -> dict[str, Cost]:
     return {"fasthttp server": cost(spent, ("fasthttp_server",), REQUESTS)}
 
 
+def fasthttp_client(names: Mapping[str, str]) -> dict[str, Cost]:
+    """Return the cost of a call of fasthttp's client, made by a net/http server while it answers."""
+    command = (str(go_binary("fasthttp_calls", language="1.26.0")), "-listen", "127.0.0.1:0")
+    with (
+        ready(*command) as (_, back),
+        ready(*command, "-origin", back) as (front, address),
+        ready(*command, "-origin", address, "-load", str(REQUESTS)) as (caller, _),
+    ):
+
+        def ask() -> None:
+            caller.process.send_signal(signal.SIGUSR1)
+            until(caller, "done")
+
+        spent = spent_by([front], names, ask)
+    return {"fasthttp client": cost(spent, ("fasthttp_client",), REQUESTS)}
+
+
 def router(name: str, names: Mapping[str, str]) -> Cost:
     """Return what a router's probes add to a request of the newest version that tests know."""
     row = libraries.rows(name, libraries.declared()[name])[-1]
@@ -162,7 +179,8 @@ def main() -> None:
     rounds: list[dict[str, Cost]] = []
     for _ in range(options.rounds):
         routers = {f"{name}, on top of its server's": router(name, names) for name in ROUTERS}
-        rounds.append({**http2(names), **grpc(names), **fasthttp_server(names), **routers})
+        ends = {**http2(names), **grpc(names), **fasthttp_server(names), **fasthttp_client(names)}
+        rounds.append({**ends, **routers})
     lines = []
     for what in rounds[0]:
         hits, ns = (statistics.median(getattr(one[what], key) for one in rounds) for key in ("hits", "ns"))
