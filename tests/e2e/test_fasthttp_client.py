@@ -143,7 +143,7 @@ def test_headers_on_the_wire(receiver: Receiver) -> None:
 
 def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:
     """Return the spans of a kind and path by the ids in their queries."""
-    found = {}
+    found: dict[str, Span] = {}
     for span in (span for span in spans if span.kind == kind):
         query = span.attributes.get("url.query")
         url = urlsplit(str(span.attributes.get("url.full") or f"{span.attributes['url.path']}?{query}"))
