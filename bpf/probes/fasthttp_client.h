@@ -76,7 +76,7 @@ _Static_assert(sizeof(struct fasthttp_client_record_1024) == 1024, "stride of ri
 BPF_HASH(fasthttp_client_inflight, struct goroutine_key, struct fasthttp_client_in_flight, 16384);
 
 /* The last attempt of a goroutine, where it may be repeated or redirected, or was. */
-BPF_TABLE("lru_hash", struct goroutine_key, struct fasthttp_client_in_flight, fasthttp_client_before, 16384);
+BPF_TABLE("lru_hash", struct goroutine_key, struct fasthttp_client_in_flight, fasthttp_client_before, 4096);
 /* Never written to: a new one, for which the stack has no room. */
 BPF_ARRAY(fasthttp_client_blank, struct fasthttp_client_in_flight, 1);
 

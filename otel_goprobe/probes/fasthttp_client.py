@@ -142,7 +142,11 @@ def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Ur
         query_codes, queries = dictionary(records["query"], fixed["query_bytes"])
     rows = np.stack([fixed["url_traits"].astype(np.int32), host_codes, path_codes, query_codes], axis=1)
     distinct, codes = np.unique(rows, axis=0, return_inverse=True)
-    urls = [url_of(traits, hosts[host], paths[path], queries[query]) for traits, host, path, query in distinct.tolist()]
+    room = records.dtype["path"].itemsize
+    urls = [
+        url_of(traits, hosts[host], paths[path], queries[query] if len(paths[path]) < room else b"")
+        for traits, host, path, query in distinct.tolist()
+    ]
     return codes.reshape(-1).astype(np.int32), urls
 
 

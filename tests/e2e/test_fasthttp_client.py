@@ -143,7 +143,7 @@ def test_headers_on_the_wire(receiver: Receiver) -> None:
 
 def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:
     """Return the spans of a kind and path by the ids in their queries."""
-    found = {}
+    found: dict[str, Span] = {}
     for span in (span for span in spans if span.kind == kind):
         query = span.attributes.get("url.query")
         url = urlsplit(str(span.attributes.get("url.full") or f"{span.attributes['url.path']}?{query}"))
@@ -154,15 +154,19 @@ def by_id(spans: list[Span], kind: int, path: str) -> dict[str, Span]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "options"), [((), ()), (("-secure",), ("--lineage",))], ids=["http", "https-lineage"])
+@pytest.mark.parametrize(
+    ("more", "front_more", "options"),
+    [((), (), ()), (("-secure",), (), ("--lineage",)), ((), ("-fasthttp",), ())],
+    ids=["http", "https-lineage", "fasthttp"],
+)
 def test_parents_and_statuses_of_10_007_calls(
-    more: tuple[str, ...], options: tuple[str, ...], receiver: Receiver
+    more: tuple[str, ...], front_more: tuple[str, ...], options: tuple[str, ...], receiver: Receiver
 ) -> None:
-    """16 at once from handlers: on their goroutine, one that they start, one of fasthttp's; redirected, too."""
+    """16 at once from handlers of either server: on their goroutine, one they start, one of fasthttp's; redirected."""
     exe = go_binary("fasthttp_calls", language="1.26.0")
     with (
         Target(exe, *more) as back,
-        Target(exe, "-origin", f"127.0.0.1:{back.port}", *more) as front,
+        Target(exe, "-origin", f"127.0.0.1:{back.port}", *more, *front_more) as front,
         Target(exe, "-origin", f"127.0.0.1:{front.port}", "-load", str(CALLS)) as caller,
         Agent(
             *("--url-query", *options, f"--pid={back.pid}", f"--pid={front.pid}"), environment=receiver.environment

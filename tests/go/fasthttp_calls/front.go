@@ -18,6 +18,15 @@ var backs = fasthttp.Client{MaxConnsPerHost: 64, TLSConfig: &tls.Config{Insecure
 // was answered.
 func front(w http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.Atoi(r.URL.Query().Get("id"))
+	w.WriteHeader(backFor(id))
+}
+
+// frontOfFasthttp is the same for fasthttp's server.
+func frontOfFasthttp(ctx *fasthttp.RequestCtx) {
+	ctx.SetStatusCode(backFor(ctx.QueryArgs().GetUintOrZero("id")))
+}
+
+func backFor(id int) int {
 	var status int
 	if id%3 == 0 {
 		var done sync.WaitGroup
@@ -30,7 +39,7 @@ func front(w http.ResponseWriter, r *http.Request) {
 	} else {
 		status = back(id)
 	}
-	w.WriteHeader(status)
+	return status
 }
 
 func back(id int) int {

@@ -21,6 +21,8 @@ import (
 	"sync"
 	"syscall"
 	"unsafe"
+
+	"github.com/valyala/fasthttp"
 )
 
 var (
@@ -29,6 +31,7 @@ var (
 	kindList      = flag.String("kinds", "ok", "requests to send")
 	times         = flag.Int("times", 1, "how many, the kinds in turn")
 	secure        = flag.Bool("secure", false, "serve with TLS, and ask for /back with TLS")
+	byFasthttp    = flag.Bool("fasthttp", false, "answer /front by fasthttp's server")
 	load          = flag.Int("load", 0, "instead of these, ask so often for /front of the origin, 16 at once")
 )
 
@@ -43,7 +46,11 @@ func main() {
 	if *secure && *origin == "" {
 		listener = tls.NewListener(listener, certificate())
 	}
-	go http.Serve(listener, handlers())
+	if *byFasthttp {
+		go fasthttp.Serve(listener, frontOfFasthttp)
+	} else {
+		go http.Serve(listener, handlers())
+	}
 	fmt.Printf("listening %s\n", listener.Addr())
 	fmt.Println("ready")
 	for range begin {
