@@ -241,3 +241,13 @@ def test_a_profile_that_inlines_the_end_of_a_request() -> None:
     with gobinary.open_binary(goprograms.go_binary("http_server", pgo=profile)) as binary:
         finish = "net/http.(*response).finishRequest"
         assert binary.inlined([finish]) == {finish: frozenset(["net/http.(*conn).serve"])}
+
+
+def test_every_function_is_the_outermost_frame_of_its_first_instruction(server_plain: Path) -> None:
+    """Assembly too, which says nothing of inlined calls."""
+    with gobinary.open_binary(server_plain) as binary:
+        bodies = [body for each in binary.bodies(binary.function_names()).values() for body in each]
+        for body in bodies:
+            frames = binary.frames(binary.file_offset(body.address))
+            assert frames[-1].function == body.name
+    assert {"runtime.memmove", "runtime.rt0_go"} <= {body.name for body in bodies}
