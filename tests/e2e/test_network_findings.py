@@ -156,15 +156,17 @@ def test_mistakes(tmp_path: Path, text: str, flags: tuple[str, ...], said: str) 
     file = tmp_path / "policy.yaml"
     file.write_text(text)
     options = ("--policy", str(file), *(flag.format(file=file) for flag in flags))
-    outcome = harness.run("network", "--pid", str(os.getpid()), *options)
+    with services(tmp_path) as ((service,), _):
+        outcome = harness.run("network", "--pid", str(service.pid), *options)
     assert outcome.returncode == 2
     assert outcome.stderr.startswith(f"error: {said.format(file=file)}")
     assert outcome.stderr.count("\n") >= 2
 
 
-def test_exit_without_policy() -> None:
+def test_exit_without_policy(tmp_path: Path) -> None:
     """What could never end a run is refused."""
-    outcome = harness.run("network", "--pid", str(os.getpid()), "--exit-on-finding")
+    with services(tmp_path) as ((service,), _):
+        outcome = harness.run("network", "--pid", str(service.pid), "--exit-on-finding")
     assert outcome.returncode == 2
     assert "add --policy FILE" in outcome.stderr
 
