@@ -54,7 +54,7 @@ class Findings:
             return
         why = policy.why_not(way)
         by = f" ({path.function})" if path.function else ""
-        log.warning("finding: %s: %s%s", path.service, why, by)
+        log.warning("finding: %s%s", why, by)
         attributes: dict[str, AttributeValue] = {"network.transport": path.protocol, "server.address": path.address}
         if path.port:
             attributes["server.port"] = path.port

@@ -23,20 +23,20 @@ COLUMNS = (
     Column("direction", "DIR"),
     Column("protocol", "PROTO"),
     Column("destination", "DESTINATION"),
-    Column("address", "ADDRESS"),
     Column("function", "FUNCTION"),
-    Column("route", "ROUTE"),
     Column("opened", "OPENED", numeric=True),
     Column("open", "OPEN", numeric=True),
+    Column("findings", "FINDINGS", numeric=True),
+    Column("failures", "FAILURES"),
+    Column("route", "ROUTE"),
     Column("sent", "SENT", numeric=True, unit="B"),
     Column("received", "RECEIVED", numeric=True, unit="B"),
     Column("connect_s", "CONNECT", numeric=True, unit="s"),
-    Column("failures", "FAILURES"),
     Column("retransmits", "RETR", numeric=True),
     Column("resets", "RST", numeric=True),
-    Column("findings", "FINDINGS", numeric=True),
+    Column("address", "ADDRESS"),
 )
-"""What a row shows."""
+"""What a row shows; on a narrow terminal without the last ones."""
 
 PathKey = tuple[int, str, str, str, str, int, str]
 """Slot, direction, protocol, name asked for, address or path, port, function."""
