@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
 	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-rates bench-encode \
-	bench-metrics bench-wire bench-propagation bench-libraries bench-network bench-inspect clean
+	bench-metrics bench-wire bench-propagation bench-libraries bench-network bench-scale bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -39,7 +39,7 @@ test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
 	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation and not libraries' $(ARGS)
 
 test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
-	@scripts/apt-missing bpftrace iproute2
+	@scripts/apt-missing bpftrace iproute2 graphviz
 	$(PYTEST) tests -m slow $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
@@ -101,6 +101,9 @@ bench-sites: setup-dev  ## half a minute: what one hit costs, by the instruction
 bench-rates: setup-dev  ## 3 minutes: the agent's CPU and memory, idle and by rate; OTEL_BSP_*, gRPC
 	@scripts/apt-missing wrk
 	scripts/as-root $(VENV)/python -m benchmarks.rates --into docs/overhead.md
+
+bench-scale: setup-dev  ## 3 minutes: what a span costs the agent from 100 to 100,000 a second, of 1 and 100 services
+	scripts/as-root $(VENV)/python -m benchmarks.scale --into docs/overhead.md
 
 bench-encode: setup-dev  ## 4 minutes: the agent's own work for a span, and its limit
 	$(VENV)/python -m benchmarks.encode --into docs/overhead.md

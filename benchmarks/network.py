@@ -1,9 +1,9 @@
 """What ``network`` costs a client that dials as fast as it can, one that keeps its connections, and everybody else.
 
 ``make bench-network``. The client (go/connections) has a core of its own; its peer, the agent and this process share
-the others. Rounds alternate between no agent, ``otel-goprobe network``, ``run`` and ``run --with network``; none exports
-anything. A third process, which nobody watches, makes system calls: the tracepoint is the whole machine's. What the BPF
-programs take is measured in runs of their own, because that itself costs some 20 ns a run.
+the others. Rounds alternate between no agent, ``otel-goprobe network``, ``run`` and ``run --with network``; none
+exports anything. A third process, which nobody watches, makes system calls: the tracepoint is the whole machine's.
+What the BPF programs take is measured in runs of their own, because that itself costs some 20 ns a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One run of the agent: processes in sight -> plans -> links -> records -> spans -> exporter, until it is told to stop.
 
-Called by commands/run.py. Everything that can block, exporting above all, has its own thread; this loop only waits for
-the next drain, a process event or a signal.
+Made by start.py, which has begun with what takes long. Everything that can block, exporting above all, has its own
+thread; this loop only waits for the next drain, a process event or a signal.
 """
 
 from __future__ import annotations
@@ -11,34 +11,30 @@ import functools
 import json
 import logging
 import select
-import signal
-import socket
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otel_goprobe import export, kernel, probes
-from otel_goprobe.capacity import RINGS, map_sizes
+from otel_goprobe import export, kernel
+from otel_goprobe.capacity import RINGS
 from otel_goprobe.conversion import Converter
-from otel_goprobe.discovery.launch import PASSED_ON, Launch
-from otel_goprobe.discovery.watch import Changes, Discovery
 from otel_goprobe.errors import GoprobeError, NothingToInstrument, UnsupportedByKernelError, UsageError
 from otel_goprobe.instrumented import Instrumented, Targets
-from otel_goprobe.memory import Memory
-from otel_goprobe.meter import Meter
+from otel_goprobe.kernel import u32
 from otel_goprobe.pace import Pace
 from otel_goprobe.telemetry import Telemetry
 from otel_goprobe.tooling import Tools
-from otel_goprobe.wire import allowed, wire_for
+from otel_goprobe.wire import wire_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_goprobe.config import Config
+    from otel_goprobe.discovery.watch import Changes
+    from otel_goprobe.meter import Meter
     from otel_goprobe.model import Target
+    from otel_goprobe.start import Start
     from otel_goprobe.table import Table
 
 log = logging.getLogger(__name__)
@@ -51,38 +47,10 @@ COUNTERS_EVERY_S = 1.0
 TABLE_EVERY_S = 1.0
 EVENTS_APART_S = 0.05
 """Between two looks at what the kernel says of processes: the first of many at once, the others together."""
-EXEC, EXIT = range(2)
-"""Rows of ``process_watched_only``; enum process_report in bpf/process.bpf.c."""
 RESCAN_EVERY_S = 5.0
 """Full look at all processes besides the kernel's events, for what an overflown event ring lost."""
 CLOSE_WITHIN_S = 4.0
 """For the exporter, of the 5 s in which the agent has to be gone."""
-INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""Inode of the initial PID namespace: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
-
-
-def run(config: Config) -> int:
-    """Instrument until SIGINT or SIGTERM, or until the command that was started ends.
-
-    Returns:
-        The process's exit code: that of the command after ``--``, else 0.
-
-    Raises:
-        GoprobeError: with its own exit code.
-    """
-    for warning in config.warnings:
-        log.warning(warning)
-    with contextlib.ExitStack() as stack:
-        launch = None
-        if config.command:
-            launch = Launch(config.command, user=config.user, environment=config.launch_environment)
-            stack.callback(launch.abandon)
-        if config.disabled:
-            log.warning("OTEL_SDK_DISABLED is set: nothing is instrumented")
-            if launch:
-                launch.release()
-            return launch.wait() if launch else 0
-        return Agent(config, stack, launch).run()
 
 
 class Timer:
@@ -104,46 +72,37 @@ class Timer:
 class Agent:
     """The loop and what it holds. `stack` closes what it opens, in reverse order."""
 
-    def __init__(self, config: Config, stack: contextlib.ExitStack, launch: Launch | None = None) -> None:
-        self.launch = launch
-        self.memory = Memory()
-        self.pace = Pace(config.batch.schedule_delay_s, time.monotonic())
+    def __init__(self, start: Start, stack: contextlib.ExitStack) -> None:
+        self.start = start
+        self.memory, self.signals = start.memory, start.signals
+        self.launch, self.discovery = start.launch, start.discovery
+        self.program, self.config = start.program, start.config
+        self.pace = Pace(self.config.batch.schedule_delay_s, time.monotonic())
         self.telemetry = Telemetry()
-        self.signals = stack.enter_context(Signals(launch))
-        self.program = stack.enter_context(
-            kernel.load(
-                probes.unit(kernel.bpf_folder()),
-                cache_dir=config.cache_dir,
-                sizes=map_sizes(config),
-                shared=(probes.SHARED_MAP,) if config.local else (),
-                lazily=True,
-            )
-        )
-        self.config = config = allowed(config, self.program)
         self.describe_sockets()
         self.table: Table | None = None
-        self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
-        self.converter = Converter(self.program, config, self.telemetry, self.type_name)
-        self.meter = Meter(self.program, self.converter, config) if config.red else None
-        self.tools = Tools(config, self.program, self.converter, self.telemetry, lambda: self.exporter)
+        self.converter = Converter(self.program, self.config, self.telemetry, self.type_name)
+        self.meter: Meter | None = None
+        if self.config.red:
+            from otel_goprobe.meter import Meter  # noqa: PLC0415 - only where durations are added up
+
+            self.meter = Meter(self.program, self.converter, self.config)
+        self.tools = Tools(self.config, self.program, self.converter, self.telemetry, lambda: self.exporter)
         stack.callback(self.tools.close, 0)
         if self.meter:
             self.meter.of_tools = self.tools.metrics
         durations = self.meter.durations if self.meter else None
-        wire = stack.enter_context(wire_for(config, self.program, sees_kernel_pids=self.sees_kernel_pids))
-        self.targets = Targets(self.program, config, self.telemetry, durations, wire)
+        wire = stack.enter_context(wire_for(self.config, self.program, sees_kernel_pids=start.sees_kernel_pids))
+        self.targets = Targets(
+            self.program, self.config, self.telemetry, plans=start.plans, durations=durations, wire=wire
+        )
         self.targets.attached = self.watch
         self.rings = {size: self._ring(stack, f"ring_{size}", np.dtype(f"V{size}")) for size in RINGS}
-        if config.live:
+        if self.config.live:
             from otel_goprobe.table import Table  # noqa: PLC0415 - rich takes 30 ms that only a terminal needs
 
-            self.table = Table(self.tools, config.live)
+            self.table = Table(self.tools, self.config)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
-        stack.enter_context(kernel.attach_tracepoints(self.program))
-        self.discovery = Discovery(config)
-        if self.sees_kernel_pids:
-            for row, watched_only in ((EXEC, self.discovery.only_pids), (EXIT, True)):
-                self.program.maps["process_watched_only"].update(_u32(row), _u32(watched_only))
 
     def describe_sockets(self) -> None:
         """Tell the programs what the kernel's sockets look like; say what is lost where that fails."""
@@ -164,20 +123,22 @@ class Agent:
 
     def run(self) -> int:
         """Attach to what is there, then follow what comes, drain and export until the end."""
-        if self.launch:
-            self.targets.attach(self.discovery.launched(self.launch), self.launch.exe_path)
-        else:
-            self.follow(self.discovery.scan())
-            self.say_if_waiting()
-        if self.launch:
+        if self.launch and self.start.launched:
+            self.targets.attach(self.start.launched, self.launch.exe_path)
             self.launch.release()
+        else:
+            self.follow(self.start.changes)
+            self.say_if_waiting()
         try:
             self.loop()
         finally:
             self.stop()
-        if self.tools.exit_code is not None:
-            return self.tools.exit_code
-        return self.launch.wait() if self.launch else 0
+        return self.launch.finish(self.wanted_code()) if self.launch else self.wanted_code() or 0
+
+    def wanted_code(self) -> int | None:
+        """What a tool wants the run to end with, at once, by a finding or because its time is over."""
+        code = self.tools.exit_code
+        return 0 if code is None and self.table is not None and self.table.over else code
 
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
@@ -192,7 +153,7 @@ class Agent:
             Timer(COUNTERS_EVERY_S, self.read_counters),
             Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
             Timer(TRIM_EVERY_S, self.memory.give_back),
-            Timer(self.config.metrics.interval_s, self.collect),
+            *([Timer(self.config.metrics.interval_s, self.meter.collect)] if self.meter else []),
             *([Timer(TABLE_EVERY_S, self.table.show)] if self.table else []),
         )
         while not self.is_over():
@@ -215,7 +176,7 @@ class Agent:
     def is_over(self) -> bool:
         """Whether something wants the run to end."""
         over = self.signals.stop or self.exporter.reader_gone or self.command_ended()
-        return over or self.tools.exit_code is not None or (self.table is not None and self.table.over)
+        return over or self.wanted_code() is not None
 
     def read_counters(self) -> None:
         """Take over what the kernel counted."""
@@ -237,7 +198,7 @@ class Agent:
         pids = {int(pid) for pid in events["tgid"]}
         for pid in {int(pid) for pid in events["tgid"][events["exited"] == 0]}:
             self.discovery.forget(pid)
-        self.follow(self.discovery.scan(None if overflown or not self.sees_kernel_pids else pids))
+        self.follow(self.discovery.scan(None if overflown or not self.start.sees_kernel_pids else pids))
         return True
 
     def follow(self, changes: Changes) -> None:
@@ -267,8 +228,8 @@ class Agent:
 
     def watch(self, one: Instrumented) -> None:
         """Have the kernel tell of this process before its first hit tells the kernel's own number of it."""
-        if self.sees_kernel_pids:
-            self.program.maps["tgid_slots"].update(_u32(one.target.pid), _u32(one.slot))
+        if self.start.sees_kernel_pids:
+            self.program.maps["tgid_slots"].update(u32(one.target.pid), u32(one.slot))
         self.tools.attach(one)
 
     def say_if_waiting(self) -> None:
@@ -306,13 +267,6 @@ class Agent:
         """See `probes.base.Conversion`."""
         return self.targets.type_name(slot, address)
 
-    # --- metrics
-
-    def collect(self) -> None:
-        """Hand what the kernel has added up to the exporters of metrics."""
-        if self.meter:
-            self.meter.collect()
-
     # --- the end
 
     def stop(self) -> None:
@@ -326,7 +280,8 @@ class Agent:
         for one in gone:
             self.tools.detach(one)
             self.targets.release(one)
-        self.collect()
+        if self.meter:
+            self.meter.collect()
         closing = time.monotonic()
         self.exporter.close(CLOSE_WITHIN_S)
         if self.meter:
@@ -352,46 +307,3 @@ class Agent:
                 Path(self.config.summary_json).write_text(json.dumps(summary, indent=1) + "\n")
             except OSError as error:
                 raise UsageError(f"--summary-json {self.config.summary_json}: {error.strerror}") from error
-
-
-def _u32(value: int) -> bytes:
-    return value.to_bytes(4, sys.byteorder)
-
-
-class Signals:
-    """Signals as something to poll for: SIGINT and SIGTERM end the agent, or go to the command that it started."""
-
-    def __init__(self, launch: Launch | None) -> None:
-        self._launch = launch
-        self._reader, self._writer = socket.socketpair()
-        self.stop = False
-
-    def __enter__(self) -> Self:
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in PASSED_ON if self._launch else (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        self._reader.close()
-        self._writer.close()
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if self._launch:
-            self._launch.signal(number)
-        else:
-            self.stop = True
-
-    def fileno(self) -> int:
-        """Return what becomes readable when a signal came."""
-        return self._reader.fileno()
-
-    def clear(self) -> None:
-        """Forget the bytes that woke the loop."""
-        with contextlib.suppress(BlockingIOError):
-            while self._reader.recv(64):
-                pass

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from otel_goprobe import gobinary, kernel, probes
 from otel_goprobe.errors import BinaryError, GoprobeError, NothingToInstrument, TargetGoneError
-from otel_goprobe.probes.plancache import cached_plan
+from otel_goprobe.kernel import u32
+from otel_goprobe.plans import FileKey, Plans, file_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,9 +40,6 @@ _WARNINGS = {
 }
 """What is said once of a target when one of its counters isn't 0 any more, besides what libraries say."""
 
-FileKey = tuple[int, int, int, int]
-"""Device, inode, size and modification time in ns: what names an executable's content."""
-
 
 @dataclass(slots=True)
 class Instrumented:
@@ -58,6 +55,8 @@ class Instrumented:
     """How its traces get on; less than was asked for where the kernel doesn't allow that."""
     counts: Counter[str] = field(default_factory=Counter)
     """Totals of the kernel's counters for this slot, as of the last `read_counters`."""
+    read: list[int] = field(default_factory=list)
+    """What `read_counters` found the last time."""
     said: set[str] = field(default_factory=set)
     """Counters that were warned about."""
 
@@ -72,8 +71,9 @@ class Targets:
 
     Args:
         program: the loaded core unit.
-        config: for options, and where analyses are kept.
+        config: for options and sampling.
         telemetry: gets what the kernel's counters say.
+        plans: of executables whose analysis has begun.
         durations: told which target has which slot; None where durations aren't added up.
         wire: told of targets before they are probed; None where requests get no header as they are sent.
     """
@@ -83,6 +83,8 @@ class Targets:
         program: kernel.Program,
         config: Config,
         telemetry: Telemetry,
+        *,
+        plans: Plans | None = None,
         durations: Durations | None = None,
         wire: Wire | None = None,
     ) -> None:
@@ -90,10 +92,9 @@ class Targets:
         self._wire = wire
         self._program = program
         self._telemetry = telemetry
-        self._cache_dir = config.cache_dir
+        self._plans = plans or Plans(config)
         self._tools = bool(config.tools)
-        self._option_names = frozenset(name for name in probes.options() if config.has(name))
-        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._option_names)
+        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._plans.options)
         self._traces = config.traces
         self._sampling = config.sampling
         self._propagation = config.propagation
@@ -102,7 +103,6 @@ class Targets:
         """Elements, over all targets, up to which one is kept for the next request of its connection."""
         self._free = list(range(probes.MAX_SLOTS - 1, -1, -1))
         self._by_slot: dict[int, Instrumented] = {}
-        self._plans: dict[FileKey, Plan] = {}
         self._type_names: dict[tuple[FileKey, int], str] = {}
         self._resources: dict[int, Mapping[str, AttributeValue]] = {}
         self._target_dtype = program.dtype("target")
@@ -155,7 +155,7 @@ class Targets:
         return one
 
     def _attach(self, target: Target, file: int) -> Instrumented:
-        plan = self._for_this_run(self._plan(file))
+        plan = self._plans.of(file)
         if not plan.probes and not self._tools:
             raise NothingToInstrument(f"pid {target.pid} can't be instrumented", _reasons(plan))
         slot = self._free.pop()
@@ -174,7 +174,7 @@ class Targets:
             self._forget_slot(slot)
             if self._durations:
                 self._durations.begin(slot, target.resource)
-            self._program.maps["targets"].update(_u32(slot), row.tobytes())
+            self._program.maps["targets"].update(u32(slot), row.tobytes())
             propagation = self._wire.attach(target, slot) if self._wire else self._propagation
             attachment = kernel.attach(self._program, plan, pid=target.pid, exe_path=f"/proc/self/fd/{file}", slot=slot)
         except GoprobeError:
@@ -198,31 +198,13 @@ class Targets:
         row["sampling_late"] = sampling.late_rules
         row["sampling_slow_ns"] = sampling.late_slower_ns or 0
 
-    def _plan(self, file: int) -> Plan:
-        key = _file_key(file)
-        if key not in self._plans:
-            self._plans[key] = cached_plan(f"/proc/self/fd/{file}", self._cache_dir)
-        return self._plans[key]
-
-    def _for_this_run(self, plan: Plan) -> Plan:
-        """Leave out what only options ask for that this run doesn't have."""
-        return replace(
-            plan,
-            probes=tuple(
-                probe
-                for probe in plan.probes
-                if (not probe.option or probe.option in self._option_names) and probe.unless not in self._option_names
-            ),
-            skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self._option_names),
-        )
-
     def detach(self, *gone: Instrumented) -> None:
         """Remove the probes; starts go first, so that what is in flight may still end while the others go."""
         kernel.detach(one.attachment for one in gone)
         for one in gone:
             if self._wire:
                 self._wire.detach(one.slot)
-            self._program.maps["targets"].update(_u32(one.slot), bytes(self._target_dtype.itemsize))
+            self._program.maps["targets"].update(u32(one.slot), bytes(self._target_dtype.itemsize))
 
     def release(self, one: Instrumented) -> None:
         """Account for a detached target whose records have been drained, and free its slot."""
@@ -241,9 +223,9 @@ class Targets:
         """Empty what the slot's last target left: its counters, and its number in the kernel's PID namespace."""
         counters, tgid_slots = self._program.maps["counters"], self._program.maps["tgid_slots"]
         for row in range(slot * len(probes.counters()), (slot + 1) * len(probes.counters())):
-            counters.update(_u32(row), bytes(counters.value_bytes))
+            counters.update(u32(row), bytes(counters.value_bytes))
         for tgid in list(tgid_slots.keys()):
-            if tgid_slots.lookup(tgid) == _u32(slot):
+            if tgid_slots.lookup(tgid) == u32(slot):
                 tgid_slots.delete(tgid)
 
     def _sweep(self, slot: int) -> int:
@@ -257,7 +239,7 @@ class Targets:
                 value = in_flight.lookup(key)
                 if value is not None and in_flight.delete(key):
                     swept += bool(np.frombuffer(value, value_dtype)["start_ns"][0])
-            self._program.maps["in_flight_elements"].update(_u32(kind), _u32(len(in_flight.keys())))
+            self._program.maps["in_flight_elements"].update(u32(kind), u32(len(in_flight.keys())))
         for name in (
             "goroutines",
             "active_spans",
@@ -277,13 +259,19 @@ class Targets:
     def read_counters(self, one: Instrumented) -> None:
         """Take over what the kernel counted for a target since the last time."""
         names = probes.counters()
-        values = self._program.maps["counters"].sums(one.slot * len(names), len(names))
+        values = self._program.maps["counters"].sums(one.slot * len(names), len(names)).tolist()
+        if values == one.read:
+            return
+        one.read = values
+        drops = probes.drops()
         for name, value in zip(names, values, strict=True):
-            new = int(value) - one.counts[name]
+            new = value - one.counts[name]
+            if not new:
+                continue
             one.counts[name] += new
             if name == "started":
                 self._telemetry.started(new)
-            elif name in probes.drops():
+            elif name in drops:
                 self._telemetry.dropped(name, new)
         for name, warning in (_WARNINGS | probes.warnings()).items():
             if one.counts[name] and name not in one.said:
@@ -295,7 +283,7 @@ class Targets:
         one = self._by_slot.get(slot)
         if one is None:
             return "_OTHER"
-        key = (_file_key(one.file), address)
+        key = (file_key(one.file), address)
         if key not in self._type_names:
             try:
                 with gobinary.open_binary(one.path) as binary:
@@ -312,15 +300,6 @@ class Targets:
 def _of_slot(by_goroutine: kernel.Map, slot: int, key_dtype: np.dtype[np.void]) -> list[bytes]:
     keys = by_goroutine.keys()
     return [key for key in keys if np.frombuffer(key, key_dtype)["slot"][0] == slot]
-
-
-def _u32(value: int) -> bytes:
-    return value.to_bytes(4, sys.byteorder)
-
-
-def _file_key(file: int) -> FileKey:
-    stat = os.fstat(file)
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _reasons(plan: Plan) -> str:

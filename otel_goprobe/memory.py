@@ -1,4 +1,4 @@
-"""What glibc's allocator keeps for itself, kept small; agent.py has one."""
+"""What glibc's allocator keeps for itself, kept small; start.py makes one, before any thread."""
 
 from __future__ import annotations
 

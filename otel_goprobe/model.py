@@ -125,6 +125,8 @@ class UnitProgram:
     """The raw tracepoint's name, such as ``sched_process_exec``."""
     writes: bool = False
     """Into the memory of processes: loaded only where it is named, since not every kernel allows that."""
+    required: bool = True
+    """False: a kernel without `event` runs the unit without this program."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Wire:
         try:
             # Else the kernel's number of the process is learnt from its first hit, which comes before it connects.
             if self._tgid_slots:
-                self._tgid_slots.update(target.pid.to_bytes(4, "little"), slot.to_bytes(4, "little"))
+                self._tgid_slots.update(kernel.u32(target.pid), kernel.u32(slot))
             self._sockets.serve(target.process.ports, slot)
             sockets = self._sockets.watch(target.pid, slot)
         except KernelError as error:

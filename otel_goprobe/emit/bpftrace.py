@@ -25,12 +25,14 @@ def exits(*calls: str) -> str:
     return ",\n".join(f"{_PREFIX}exit_{call}" for call in calls)
 
 
-def script(body: str, **limits: int) -> str:
+def script(body: str, pids: Sequence[int], **limits: int) -> str:
     """Return a script whose first line says how it is run.
 
     Args:
         body: its probes.
+        pids: which processes they are about.
         limits: bpftrace's own, by their variables behind ``BPFTRACE_``; it cuts longer texts and drops more keys.
     """
     settings = "".join(f"BPFTRACE_{name}={value} " for name, value in limits.items())
-    return f"// Ctrl-C prints what was counted. Run by: {settings}bpftrace FILE\n{body.strip()}\n"
+    every = "" if pids else "// Of every process: --emit with --pid is about some.\n"
+    return f"// Ctrl-C prints what was counted. Run by: {settings}bpftrace FILE\n{every}{body.strip()}\n"

@@ -1,14 +1,15 @@
 """A compiled unit -> maps and programs in the kernel. The agent calls `load` once, then `attach` for each target.
 
 The verifier takes about a microsecond for each instruction that it walks, 50 ms for a large program: so programs are
-loaded in parallel (it locks nothing for those who may load programs), and by the agent only when a plan names them.
+loaded in parallel (it locks nothing for those who may load programs), by the agent only when a plan names them, and
+while the rest of it is imported.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -20,7 +21,7 @@ from otel_goprobe.kernel import bundle, features, shared_maps, syscalls
 from otel_goprobe.kernel.maps import Map
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -57,12 +58,26 @@ class Program:
     """Whether uprobe programs may fault pages of the target in; that they can't is known once one has been refused."""
     unshared: tuple[str, ...]
     """Maps that should be the host's and are this agent's own, for want of CAP_SYS_ADMIN."""
-    _bytecode: Mapping[str, bundle.Bytecode]
+    _bytecode: dict[str, bundle.Bytecode]
+    """Of the programs that haven't been loaded."""
     _structs: Mapping[str, bundle.StructLayout]
     _own_maps: tuple[Map, ...]
     descriptors: dict[str, int] = field(default_factory=dict)
     """Of the programs that have been loaded, by name."""
+    _loading: dict[str, Future[int]] = field(default_factory=dict, repr=False)
     _closed: bool = field(default=False, repr=False)
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Begin to load those of these programs that aren't yet; `require` waits for them and says what is wrong."""
+        wanted = set(names) - self.descriptors.keys() - self._loading.keys()
+        entries = [entry for entry in self.unit.programs if entry.name in wanted]
+        if not entries:
+            return
+        # The longest first, so that none is left alone at the end.
+        entries.sort(key=lambda entry: len(self._bytecode[entry.name].instructions), reverse=True)
+        pool = ThreadPoolExecutor(min(len(entries), len(os.sched_getaffinity(0))), "verifier")
+        self._loading |= {entry.name: pool.submit(self._load_one, entry) for entry in entries}
+        pool.shutdown(wait=False)
 
     def require(self, names: Iterable[str]) -> None:
         """Load those of these programs that aren't yet, all at once.
@@ -71,45 +86,42 @@ class Program:
             NotPermittedError: for want of a capability.
             KernelError: the kernel refused one; none of them is loaded.
         """
-        wanted = {name for name in names if name not in self.descriptors}
-        entries = [entry for entry in self.unit.programs if entry.name in wanted]
+        wanted = set(names)
+        self.prepare(wanted)
+        loads = {name: self._loading.pop(name) for name in wanted & self._loading.keys()}
         try:
-            loaded = self._load_all(entries)
-        except syscalls.ProgramRejectedError as refusal:
-            if not self.sleepable:
-                raise
-            self.sleepable = False  # kernels before 6.0 refuse
-            try:
-                loaded = self._load_all(entries)
-            except syscalls.ProgramRejectedError as error:
-                self.sleepable = True  # that wasn't the reason
-                raise error from refusal
-        self.descriptors.update(loaded)
-
-    def _load_all(self, entries: Sequence[model.UnitProgram]) -> dict[str, int]:
-        if not entries:
-            return {}
-        with ThreadPoolExecutor(min(len(entries), len(os.sched_getaffinity(0)))) as pool:
-            loads = {entry.name: pool.submit(self._load_one, entry) for entry in entries}
-        try:
-            return {name: load.result() for name, load in loads.items()}
+            loaded = {name: load.result() for name, load in loads.items()}
         except KernelError:
-            for load in loads.values():
-                if load.exception() is None:
-                    os.close(load.result())
+            _close_loaded(loads.values())
             raise
+        self.descriptors.update(loaded)
+        for name in loaded:
+            del self._bytecode[name]
 
     def _load_one(self, entry: model.UnitProgram) -> int:
-        is_uprobe = entry.kind == "uprobe"
+        sleepable = entry.kind == "uprobe" and self.sleepable
+        try:
+            return self._load(entry, sleepable=sleepable)
+        except syscalls.ProgramRejectedError as refusal:
+            if not sleepable:
+                raise
+            try:
+                descriptor = self._load(entry, sleepable=False)
+            except syscalls.ProgramRejectedError as error:
+                raise error from refusal  # that wasn't the reason
+            self.sleepable = False  # kernels before 6.0 refuse
+            return descriptor
+
+    def _load(self, entry: model.UnitProgram, *, sleepable: bool) -> int:
         kind, attach_type = _KINDS[entry.kind]
-        if is_uprobe and self.attach_way == "uprobe_multi":
+        if entry.kind == "uprobe" and self.attach_way == "uprobe_multi":
             attach_type = syscalls.ATTACH_UPROBE_MULTI
         return syscalls.prog_load(
-            _patched(self._bytecode[entry.name], self.maps, may_sleep=is_uprobe and self.sleepable),
+            _patched(self._bytecode[entry.name], self.maps, may_sleep=sleepable),
             kind,
             name=entry.name,
             attach_type=attach_type,
-            flags=syscalls.PROG_SLEEPABLE if is_uprobe and self.sleepable else 0,
+            flags=syscalls.PROG_SLEEPABLE if sleepable else 0,
         )
 
     @property
@@ -133,6 +145,7 @@ class Program:
         if self._closed:
             return
         self._closed = True
+        _close_loaded(self._loading.values())
         for descriptor in self.descriptors.values():
             os.close(descriptor)
         for owned in self._own_maps:
@@ -209,6 +222,12 @@ def load(
             owned.close()
         raise
     return program
+
+
+def _close_loaded(loads: Iterable[Future[int]]) -> None:
+    for load in loads:
+        if load.exception() is None:
+            os.close(load.result())
 
 
 def _patched(program: bundle.Bytecode, maps: Mapping[str, Map], *, may_sleep: bool) -> bytes:

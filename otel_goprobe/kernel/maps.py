@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,11 @@ NO_EXIST = 1
 """BPF_NOEXIST: only a new one."""
 EXIST = 2
 """BPF_EXIST: only an existing one."""
+
+
+def u32(value: int) -> bytes:
+    """A key or a value of four bytes."""
+    return value.to_bytes(4, sys.byteorder)
 
 
 @functools.cache

@@ -3,6 +3,9 @@
 The agent looks at `Ring.fill` every 10 to 200 ms and calls `Ring.drain` when it is worth that (pace.py). Layout of the
 mapped pages: kernel/bpf/ringbuf.c (page 0 consumer position, page 1 producer position, then the data twice in a row, so
 that a record never is split).
+
+Of the data a window is mapped, a part of the ring that moves on with what is read: the kernel maps all pages of it at
+once, and they count as the agent's memory.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 _BUSY = np.uint32(1 << 31)
 _DISCARD = np.uint32(1 << 30)
 _HEADER_BYTES = 8
+
+WINDOW_BYTES = 2**18
+"""Of data, mapped at once: to move on costs some 10 µs."""
 
 
 class Ring:
@@ -50,19 +56,22 @@ class Ring:
         self._entry = np.dtype(
             {"names": ["length", "record"], "formats": ["<u4", self.dtype], "offsets": [0, 8], "itemsize": stride}
         )
-        page = mmap.PAGESIZE
-        try:
-            self._consumer_page = mmap.mmap(ring.descriptor, page, mmap.MAP_SHARED)
-            # Of the data's second copy a page is enough for the record that lies across the end.
-            self._producer_pages = mmap.mmap(
-                ring.descriptor, page + self.size + page, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
-            )
-        except OSError as error:
-            raise refusal(error, f"mapping the ring buffer {ring.spec.name}", BPF) from error
+        self._consumer_page = self._mapped(0, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._producer_page = self._mapped(mmap.PAGESIZE, mmap.PAGESIZE)
         # Not numpy's: an idle agent does little else than compare these two.
         self._consumer = memoryview(self._consumer_page).cast("Q")
-        self._producer = memoryview(self._producer_pages).cast("Q")
-        self._data = np.frombuffer(self._producer_pages, "u1", offset=page)
+        self._producer = memoryview(self._producer_page).cast("Q")
+        self._window, self._window_at = self._mapped_data(0), 0
+
+    def _mapped(self, offset: int, length: int, protection: int = mmap.PROT_READ) -> mmap.mmap:
+        try:
+            return mmap.mmap(self._ring.descriptor, length, mmap.MAP_SHARED, protection, offset=offset)
+        except OSError as error:
+            raise refusal(error, f"mapping the ring buffer {self._ring.spec.name}", BPF) from error
+
+    def _mapped_data(self, at: int) -> mmap.mmap:
+        # Of the data's second copy a page is enough for the record that lies across the end.
+        return self._mapped(2 * mmap.PAGESIZE + at, min(WINDOW_BYTES, self.size - at) + mmap.PAGESIZE)
 
     def fileno(self) -> int:
         """The descriptor that epoll finds readable when BPF submitted a record with a wake-up."""
@@ -85,43 +94,56 @@ class Ring:
         Raises:
             KernelError: a record of another size is in the ring.
         """
-        records = self._up_to_the_end(limit)
-        if (self._consumer[0] & (self.size - 1)) >= self._entry.itemsize or len(records) == limit:
-            return records
-        return np.concatenate([records, self._up_to_the_end(limit - len(records))])
+        end = self._producer[0]
+        pieces: list[npt.NDArray[Any]] = []
+        while limit and (count := min((end - self._consumer[0]) // self._entry.itemsize, limit)):
+            passed, records = self._next(count)
+            if not passed:
+                break
+            if len(records):
+                pieces.append(records)
+                limit -= len(records)
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.zeros(0, self.dtype)
 
-    def _up_to_the_end(self, limit: int) -> npt.NDArray[Any]:
-        """Return the next records, the last of them at most that which lies across the end of the ring."""
-        while True:
-            position = self._consumer[0]
-            place = position & (self.size - 1)
-            up_to_the_end = -(-(self.size - place) // self._entry.itemsize)
-            count = min((self._producer[0] - position) // self._entry.itemsize, limit, up_to_the_end)
-            entries = np.frombuffer(self._data, self._entry, count, place) if count > 0 else None
-            if entries is None:
-                return np.zeros(0, self.dtype)
-            # One snapshot of the live headers, never read again: what is BUSY at one look may not be at the next.
-            lengths = entries["length"].copy()
-            busy = np.flatnonzero(lengths & _BUSY)
-            if busy.size:
-                count = int(busy[0])
-                lengths = lengths[:count]
-            kept = (lengths & _DISCARD) == 0
-            if ((lengths & ~_DISCARD) != self.dtype.itemsize).any():
-                raise KernelError(
-                    f"ring buffer {self._ring.spec.name} holds a record that hasn't {self.dtype.itemsize} bytes"
-                )
-            records = entries["record"][:count]
-            records = records.copy() if kept.all() else records[kept]
-            self._consumer[0] = position + count * self._entry.itemsize
-            self.discarded += count - len(records)
-            if len(records) or not count:
-                return records
+    def _next(self, limit: int) -> tuple[int, npt.NDArray[Any]]:
+        """Take what has been submitted and lies in the window, moved there.
+
+        Returns:
+            How many entries were passed, and the records among them.
+        """
+        position = self._consumer[0]
+        place = position & (self.size - 1)
+        if not self._window_at <= place < self._window_at + len(self._window) - mmap.PAGESIZE:
+            self._window.close()
+            self._window_at = place & -mmap.PAGESIZE
+            self._window = self._mapped_data(self._window_at)
+        # Those that begin in it; the page behind it holds the rest of the last one.
+        within = -(-(self._window_at + len(self._window) - mmap.PAGESIZE - place) // self._entry.itemsize)
+        count = min(limit, within)
+        entries = np.frombuffer(self._window, self._entry, count, place - self._window_at)
+        # One snapshot of the live headers, never read again: what is BUSY at one look may not be at the next.
+        lengths = entries["length"].copy()
+        busy = np.flatnonzero(lengths & _BUSY)
+        if busy.size:
+            count = int(busy[0])
+            lengths = lengths[:count]
+        kept = (lengths & _DISCARD) == 0
+        if ((lengths & ~_DISCARD) != self.dtype.itemsize).any():
+            raise KernelError(
+                f"ring buffer {self._ring.spec.name} holds a record that hasn't {self.dtype.itemsize} bytes"
+            )
+        records = entries["record"][:count]
+        records = records.copy() if kept.all() else records[kept]
+        self._consumer[0] = position + count * self._entry.itemsize
+        self.discarded += count - len(records)
+        return count, records
 
     def close(self) -> None:
         """Unmap the pages; the map stays."""
         self._consumer.release()
         self._producer.release()
-        del self._data
         self._consumer_page.close()
-        self._producer_pages.close()
+        self._producer_page.close()
+        self._window.close()

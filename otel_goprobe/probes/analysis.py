@@ -1,16 +1,21 @@
-"""An executable -> its plan, in a process of its own; plancache.py calls `analysed`.
+"""An executable -> its plan, in a process of its own; plancache.py makes an `Analysis`.
 
 The disassembler and the tables of a large program take tens of megabytes, which a process that has allocated them
-doesn't give back, and the agent lives long. ``python -m otel_goprobe.probes.analysis`` reads the executable from stdin
-and writes the plan, as JSON, to stdout.
+doesn't give back, and the agent lives long. As long as it has one thread, the process is forked, which spares it 0.1 s
+of imports; later it is ``python -m otel_goprobe.probes.analysis``, which reads the executable from stdin. Either writes
+the plan, as JSON, to a pipe.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,24 +24,78 @@ from otel_goprobe.errors import GoprobeError
 from otel_goprobe.model import Plan
 from otel_goprobe.probes.selection import select
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
 log = logging.getLogger(__name__)
 
 
-def analysed(path: str) -> Plan:
-    """Analyse an executable; where the child gives no plan, in this process, so that it tells why.
+class Analysis:
+    """The analysis of one executable, begun when this is made if the process may be forked, else by `plan`.
 
-    Raises:
-        BinaryError: as `gobinary.open_binary`.
+    Args:
+        path: opens the executable until `plan` has been called.
     """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._answer = _forked(path) if threading.active_count() == 1 else None
+
+    def plan(self) -> Plan:
+        """Wait for the plan; where the other process gives none, analyse in this one, so that it tells why.
+
+        Raises:
+            BinaryError: as `gobinary.open_binary`.
+        """
+        try:
+            return msgspec.json.decode(self._answer() if self._answer else _spawned(self._path), type=Plan)
+        except (OSError, subprocess.CalledProcessError, msgspec.MsgspecError) as error:
+            log.debug("%s is analysed in the agent's process: %s", self._path, error)
+            return analyse(self._path)
+
+
+def _forked(path: str) -> Callable[[], bytes] | None:
+    """Begin in a copy of this process; return what waits for its answer, None where there can be no copy."""
+    reader, writer = os.pipe()
     try:
-        with Path(path).open("rb") as executable:
-            # -P: a folder that is called like one of our modules, where the user happens to stand, isn't meant.
-            command = [sys.executable, "-P", "-m", __name__]
-            child = subprocess.run(command, stdin=executable, capture_output=True, check=True)
-        return msgspec.json.decode(child.stdout, type=Plan)
-    except (OSError, subprocess.CalledProcessError, msgspec.MsgspecError) as error:
-        log.debug("%s is analysed in the agent's process: %s", path, error)
-        return analyse(path)
+        child = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        log.debug("no process to analyse %s in: %s", path, error)
+        return None
+    if child == 0:
+        _be_forked(path, writer)
+    os.close(writer)
+
+    def answer() -> bytes:
+        with os.fdopen(reader, "rb") as pipe:
+            given = pipe.read()
+        os.waitpid(child, 0)
+        return given
+
+    return answer
+
+
+def _be_forked(path: str, writer: int) -> NoReturn:
+    """Answer, and end without anything that this process does at its end."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        with os.fdopen(writer, "wb") as answer:
+            answer.write(msgspec.json.encode(analyse(path)))
+    finally:
+        os._exit(0)
+
+
+def _spawned(path: str) -> bytes:
+    """Analyse in a new process; return its answer."""
+    with Path(path).open("rb") as executable:
+        # -P: a folder that is called like one of our modules, where the user happens to stand, isn't meant.
+        command = [sys.executable, "-P", "-m", __name__]
+        return subprocess.run(command, stdin=executable, capture_output=True, check=True).stdout
 
 
 def analyse(path: str) -> Plan:

@@ -31,9 +31,8 @@ from otel_goprobe.probes.grpc_text import (
     method_of,
     ports,
 )
-from otel_goprobe.probes.http_server import SAMPLED_LATE
 from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall
-from otel_goprobe.spans import derive, dictionary, trace_state_of
+from otel_goprobe.spans import derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +55,6 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         conversion: the clock.
     """
     fixed = records["fixed"]
-    header = fixed["header"]
     count = len(records)
     methods = derive(*dictionary(records["method"], fixed["method_bytes"]), method_of)
     peer = derive(*dictionary(np.ascontiguousarray(fixed["peer"]), np.full(count, 16)), address_of)
@@ -72,31 +70,15 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         network_attributes.NETWORK_PEER_ADDRESS: peer,
         network_attributes.NETWORK_PEER_PORT: ports(fixed["peer_port"]),
     }
-    late = header["late"] != 0
-    if late.any():
-        attributes[SAMPLED_LATE] = Booleans(late, late)
-    trace_state = Strings(np.full(count, -1, np.int32), ())
-    if "tracestate" in (records.dtype.names or ()):
-        trace_state = derive(*dictionary(records["tracestate"], fixed["tracestate_bytes"]), trace_state_of)
-    return SpanColumns(
-        scope=f"otel-goprobe/{_GRPC}",
+    return recorded(
+        records,
+        conversion.clock,
+        import_path=_GRPC,
         kind=SpanKind.SERVER,
-        slot=header["slot"].astype(np.uint16),
-        trace_id=_bytes(header["trace_id"], 16, count),
-        span_id=_bytes(header["span_id"], 8, count),
-        parent_span_id=_bytes(header["parent_span_id"], 8, count),
-        trace_flags=header["trace_flags"].astype(np.uint8),
-        trace_state=trace_state,
-        start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
-        end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=methods,
         error=error,
         attributes=attributes,
     )
-
-
-def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
 
 
 def _series_attributes(

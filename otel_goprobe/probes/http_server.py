@@ -37,7 +37,7 @@ from otel_goprobe.probes.base import (
 )
 from otel_goprobe.probes.http_text import METHODS, decoded, path_of, query_of, route_of, split_address
 from otel_goprobe.probes.places import AfterCalls, AtReturns, AtStart
-from otel_goprobe.spans import combine, derive, dictionary, trace_state_of
+from otel_goprobe.spans import combine, derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
 
     from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
-
-SAMPLED_LATE = "goprobe.sampled.late"
-"""Our own attribute: true on a span that the sampler left out and that was kept for what became of it."""
 
 DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """That the conventions ask of histograms of HTTP durations (HTTP metrics, ExplicitBucketBoundaries)."""
@@ -88,8 +85,6 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         conversion: the clock, the run's options, names of Go types.
     """
     fixed = records["fixed"]
-    header = fixed["header"]
-    count = len(records)
 
     (method_codes, methods), (uri_codes, uris) = request_lines(records)
     host_codes, hosts = dictionary(records["host"], fixed["host_bytes"])
@@ -125,30 +120,18 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         network_attributes.NETWORK_PEER_PORT: _integers(derive(peer_codes, peers, lambda p: split_address(p)[1])),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
-    late = header["late"] != 0
-    if late.any():
-        attributes[SAMPLED_LATE] = Booleans(late, late)
     if "url_query" in conversion.options:
         attributes[url_attributes.URL_QUERY] = derive(uri_codes, uris, query_of)
-    trace_state = Strings(np.full(count, -1, np.int32), ())
-    if "tracestate" in (records.dtype.names or ()):
-        trace_state = derive(*dictionary(records["tracestate"], fixed["tracestate_bytes"]), trace_state_of)
     if "user_agent" in conversion.options and "user_agent" in (records.dtype.names or ()):
         agent_codes, agents = dictionary(records["user_agent"], fixed["user_agent_bytes"])
         original = derive(agent_codes, agents, lambda agent: decoded(agent) or None)
         attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = original
 
-    return SpanColumns(
-        scope=f"otel-goprobe/{LIBRARY.import_path}",
+    return recorded(
+        records,
+        conversion.clock,
+        import_path=LIBRARY.import_path,
         kind=SpanKind.SERVER,
-        slot=header["slot"].astype(np.uint16),
-        trace_id=_bytes(header["trace_id"], 16, count),
-        span_id=_bytes(header["span_id"], 8, count),
-        parent_span_id=_bytes(header["parent_span_id"], 8, count),
-        trace_flags=header["trace_flags"].astype(np.uint8),
-        trace_state=trace_state,
-        start_unix_ns=conversion.clock.unix_ns(header["start_ns"]),
-        end_unix_ns=conversion.clock.unix_ns(header["end_ns"]),
         name=combine(name_method, route, _span_name),
         error=error,
         attributes=attributes,
@@ -174,10 +157,6 @@ def request_lines(records: npt.NDArray[np.void]) -> list[tuple[npt.NDArray[np.in
         translation = np.array([table.setdefault(part, len(table)) for part in parts], np.int32)
         found.append((translation[codes], list(table)))
     return found
-
-
-def _bytes(ids: npt.NDArray[np.uint64], width: int, count: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(ids).view(np.uint8).reshape(count, width)
 
 
 def _versions(fixed: npt.NDArray[np.void]) -> Strings:
@@ -372,6 +351,5 @@ LIBRARY = Library(
     ),
     options=("tracecontext", "b3", "b3multi", "follows_b3", "user_agent", "url_query"),
     counters=("tracestate_dropped",),
-    drops=("http2_prefaces",),
     headers=("http_server.h", "http_server_kept.h", "http_server_route.h"),
 )

@@ -1,4 +1,4 @@
-"""Plans of executables that were analysed before, kept on disk; instrumented.py asks for them.
+"""Plans of executables that were analysed before, kept on disk; plans.py asks for them.
 
 An analysis takes 0.2 s in a process of its own, reading a plan back half a millisecond. A file that
 isn't understood, or doesn't fit the executable, is taken for absent: the worst that can happen is an analysis.
@@ -18,7 +18,7 @@ import msgspec
 from otel_goprobe.errors import BinaryError
 from otel_goprobe.gobinary.elf import Elf
 from otel_goprobe.model import Plan
-from otel_goprobe.probes.analysis import analysed
+from otel_goprobe.probes.analysis import Analysis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,24 +32,40 @@ _HEADER_BYTES = 4096
 _SUFFIX = ".plan.json"
 
 
-def cached_plan(path: str, folder: Path) -> Plan:
-    """Return the plan for an executable, from the cache or by analysing it.
+class PendingPlan:
+    """The plan for one executable: read from the cache, or an analysis that has begun.
 
     Args:
-        path: opens the executable.
+        path: opens the executable until `result` has been called.
         folder: where plans are kept, made if need be; used only if nobody but this user may write in it.
-
-    Raises:
-        BinaryError: as `gobinary.open_binary`.
     """
-    key = _key(path)
-    file = folder / f"{key}{_SUFFIX}" if key and _trusted(folder) else None
-    plan = _read(file, path) if file else None
-    if plan is None:
-        plan = analysed(path)
-        if file:
-            _write(file, plan)
-    return plan
+
+    def __init__(self, path: str, folder: Path) -> None:
+        key = _key(path)
+        self._file = folder / f"{key}{_SUFFIX}" if key and _trusted(folder) else None
+        self._plan: Plan | Analysis = (_read(self._file, path) if self._file else None) or Analysis(path)
+
+    @property
+    def known(self) -> bool:
+        """Whether `result` needn't wait for an analysis."""
+        return not isinstance(self._plan, Analysis)
+
+    def result(self) -> Plan:
+        """Return it.
+
+        Raises:
+            BinaryError: as `gobinary.open_binary`.
+        """
+        if isinstance(self._plan, Analysis):
+            self._plan = self._plan.plan()
+            if self._file:
+                _write(self._file, self._plan)
+        return self._plan
+
+
+def cached_plan(path: str, folder: Path) -> Plan:
+    """Return the plan for an executable; arguments and errors are those of `PendingPlan` and its `result`."""
+    return PendingPlan(path, folder).result()
 
 
 def _key(path: str) -> str:

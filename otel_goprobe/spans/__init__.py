@@ -4,9 +4,11 @@ from otel_goprobe.spans.alike import Alike
 from otel_goprobe.spans.clock import Clock
 from otel_goprobe.spans.columns import combine, derive, dictionary, matching, take, take_occurrences
 from otel_goprobe.spans.links import fetch_links
+from otel_goprobe.spans.recorded import SAMPLED_LATE, recorded
 from otel_goprobe.spans.trace_state import trace_state_of
 
 __all__ = [
+    "SAMPLED_LATE",
     "Alike",
     "Clock",
     "combine",
@@ -14,6 +16,7 @@ __all__ = [
     "dictionary",
     "fetch_links",
     "matching",
+    "recorded",
     "take",
     "take_occurrences",
     "trace_state_of",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otel_goprobe.emit import service_map
+from otel_goprobe.errors import UsageError
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
-from otel_goprobe.tools import network_bpftrace, network_events, network_metrics, network_record
+from otel_goprobe.tools import network_bpftrace, network_events, network_files, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
 from otel_goprobe.tools.network_callers import Callers
 from otel_goprobe.tools.network_findings import Findings
@@ -73,11 +73,16 @@ class Network:
         self._drawings = {kind: Path(str(file)) for kind in ("dot", "svg") if (file := options.get(kind))}
         self._dial_spans = bool(options.get("dial_spans"))
         self._exit_on_finding = bool(options.get("exit_on_finding"))
+        if self._exit_on_finding and not policy:
+            raise UsageError("--exit-on-finding without a policy finds nothing", "add --policy FILE")
+        network_files.check(self._learn, self._drawings)
         self._sockets = Sockets(surroundings)
         self._flows = Flows(surroundings)
         self._callers = Callers(surroundings)
         self._names: dict[tuple[int, str], tuple[TablePath, Event]] = {}
         """By slot: names that were found, and perhaps are dialled now."""
+        self._late: list[Event] = []
+        """Findings of the last moment."""
 
     @property
     def exit_code(self) -> int | None:
@@ -278,7 +283,8 @@ class Network:
         self._flows.forget(slot)
         self._sockets.forget(slot, counted)
         self._callers.forget(slot)
-        return self._undialled(math.inf)
+        late, self._late = self._late, []
+        return [*late, *self._undialled(math.inf)]
 
     # --- what comes of it --------------------------------------------------------------------------------------------
 
@@ -291,7 +297,8 @@ class Network:
         return network_metrics.metrics(self._table, self.rows(), resources)
 
     def close(self) -> None:
-        """Write the policy that was learnt, and the drawings."""
+        """Judge what waited for a dial, write the policy that was learnt, and the drawings."""
+        self._late = list(self._undialled(math.inf))
         if self._table.overflow:
             log.warning("network: %d connections of paths that found no room", self._table.overflow)
         if self._learn:
@@ -299,13 +306,7 @@ class Network:
 
             result = learn(self._findings.seen, self._learn)
             log.info("learnt %d paths of %d services into %s", result.paths, result.services, self._learn)
-        edges = [
-            service_map.Edge(path.service, path.destination, f"{path.protocol} {path.opened}", bool(path.findings))
-            for path in self._table.paths.values()
-            if path.direction == "out"
-        ]
-        for kind, file in self._drawings.items():
-            file.write_text(service_map.dot(edges) if kind == "dot" else service_map.svg(edges))
+        network_files.draw(self._table.edges(), self._drawings)
 
 
 _LOOKUP = "net.(*Resolver).lookupIP"
@@ -319,6 +320,7 @@ TOOL = Tool(
     columns=COLUMNS,
     sort="opened",
     instrument=Network,
+    follows=(DONE, CLOSED, RETRANSMITTED, RESET, DUPLICATED, CLOSED_RANGE),
     headers=("network.h", "network_connections.h", "network_datagrams.h"),
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),

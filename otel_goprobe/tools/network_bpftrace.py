@@ -132,4 +132,4 @@ def script(pids: Sequence[int]) -> str:
         exit_write=bpftrace.exits(*_WRITES),
         enter_close=bpftrace.entries("close"),
     )
-    return bpftrace.script(_TYPES + "\n" + probes.rstrip(), MAP_KEYS_MAX=131072)
+    return bpftrace.script(_TYPES + "\n" + probes.rstrip(), pids, MAP_KEYS_MAX=131072)

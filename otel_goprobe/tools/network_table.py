@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otel_goprobe.emit.service_map import Edge
 from otel_goprobe.tools.base import Column
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Path:
             "open": self.open,
             "sent": self.sent + open_bytes[0],
             "received": self.received + open_bytes[1],
-            "failures": " ".join(f"{name}:{count}" for name, count in sorted(self.failures.items())),
+            "failures": " ".join(_failures(self.failures)),
             "connect_s": self.connect_ns / self.timed / 1e9 if self.timed else None,
             "lifetime_s": self.life_ns / self.closed / 1e9 if self.closed else None,
             "retransmits": self.retransmits,
@@ -227,3 +228,20 @@ class Table:
             before = by_path.get(id(path), (0, 0))
             by_path[id(path)] = before[0] + sent, before[1] + received
         return [path.row(by_path.get(id(path), (0, 0))) for path in self.paths.values()]
+
+    def edges(self) -> list[Edge]:
+        """Return what is dialled, as arrows; where a watched service listens at the other end, to that service."""
+        listening = {
+            (path.address, path.port): path.service for path in self.paths.values() if path.direction == "listen"
+        }
+        edges = []
+        for path in self.paths.values():
+            if path.direction == "out":
+                label = "\n".join([f"{path.protocol} {path.opened}", *_failures(path.failures)])
+                to = listening.get((path.address, path.port), path.destination)
+                edges.append(Edge(path.service, to, label, bool(path.findings)))
+        return edges
+
+
+def _failures(failures: Counter[str]) -> list[str]:
+    return [f"{name}:{count}" for name, count in sorted(failures.items())]

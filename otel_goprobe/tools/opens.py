@@ -78,7 +78,7 @@ def _bpftrace(pids: Sequence[int]) -> str:
 }}
 END {{ clear(@path); }}
 """
-    return bpftrace.script(body, MAP_KEYS_MAX=MAX_ROWS, STRLEN=200)
+    return bpftrace.script(body, pids, MAP_KEYS_MAX=MAX_ROWS, STRLEN=200)
 
 
 TOOL = Tool(

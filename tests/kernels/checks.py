@@ -23,7 +23,7 @@ from harness.receiver import Receiver, Span
 from harness.target import Line, Target
 from harness.traces import bpf_ids, changed_text, link_exists, program_exists
 
-from kernels import hosts
+from kernels import hosts, tool_checks
 from kernels.guest import ATTACH_S, STOP_S, Guest
 from kernels.results import ATTACH_WAY, PREEMPTION
 from otel_goprobe import kernel, probes
@@ -42,6 +42,8 @@ RING_BYTES = 256 * 1024
 SERVER = "http_server"
 HITS = "hits"
 """Programs of tests/go: the one of the end-to-end tests, the one of ATTACH_TESTS."""
+ACCEPTED = "Programs accepted by the verifier"
+"""The check that compiles into the cache of the machine, where the others' agents find the programs."""
 ATTACH_TESTS = (
     "tests/bpf/test_attach.py",
     "tests/bpf/test_loader.py::test_the_agents_own_unit_passes_the_verifier",
@@ -234,12 +236,12 @@ def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
 
     Args:
         builds: keys of `Guest.programs`.
-        text: that the names have, in any case.
+        text: that the names have, in any case; ACCEPTED is always there.
     """
     every: dict[str, Check] = {
         PREEMPTION: preemption,
         "Programs compiled by BCC": compiles,
-        "Programs accepted by the verifier": loads,
+        ACCEPTED: loads,
         ATTACH_WAY: attach_way,
         "Sleepable programs": sleepable,
         "`tests/bpf` on attaching": attaching,
@@ -254,8 +256,11 @@ def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
         "`--propagation wire`, to another host": hosts.wire,
         "`--propagation write`, TLS to another host": hosts.write,
         "`--propagation write`, agents ended by `kill -9`": hosts.write_killed,
+        "Tools' programs accepted by the verifier": tool_checks.accepted,
+        "The tool `opens`, beside the program's own count": tool_checks.opens,
+        "The tool `network`, beside the service's own count": tool_checks.network,
     }
-    return {name: check for name, check in every.items() if text.lower() in name.lower()}
+    return {name: check for name, check in every.items() if name == ACCEPTED or text.lower() in name.lower()}
 
 
 @contextlib.contextmanager

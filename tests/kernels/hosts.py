@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.agent import Agent
 from harness.hosts import Program, Traced, counts, intact, joined
 from harness.receiver import Receiver
+from harness.traces import program_runs, program_statistics
 from networks import Hosts
 
 from kernels.guest import ATTACH_S
@@ -61,6 +62,7 @@ def write(guest: Guest) -> str:
         Program(guest.hosts_program, hosts.far, "tls", f"{hosts.FAR_IPV4}:0", wait_s=WAIT_S) as server,
         Program(guest.hosts_program, hosts.near, "client", f"https://{server.address}", wait_s=WAIT_S) as client,
         Traced(client, server, "write", environment=guest.environment, attach_s=ATTACH_S) as traced,
+        program_statistics(),
     ):
         assert "propagation=write (" in traced.attached_line
         for kind in KINDS:
@@ -70,6 +72,7 @@ def write(guest: Guest) -> str:
         client.send("mixed", MIXED_REQUESTS, -100_000, 16)
         sent = client.log()
         arrived = server.log(len(sent))
+        share = write_share(program_runs(traced.client_agent_pid))
         client_spans, server_spans, outcome = traced.stop()
     intact(sent, arrived)
     full = {id_ for id_, line in arrived.items() if is_full(sent[id_], line, server.address)}
@@ -78,7 +81,17 @@ def write(guest: Guest) -> str:
     inserted = len(sent) - own - len(full)
     assert full
     assert counts(outcome) == {"write_inserted": inserted, "write_own_header": own, "write_no_room": len(full)}
-    return f"{inserted} of {inserted} headers; {own} own ones kept; {len(full)} found no room"
+    found = f"{inserted} of {inserted} headers; {own} own ones kept; {len(full)} found no room"
+    return f"{found}; takes {share:.0%} of a client span's ns"
+
+
+def write_share(runs: Mapping[str, tuple[int, int]]) -> float:
+    """Return what the program that writes takes, as a share of what all others take that make the client's spans.
+
+    What a processor that is emulated tells of a real one: these programs do the same kinds of things.
+    """
+    of_spans = sum(ns for name, (_, ns) in runs.items() if name.startswith("http_client"))
+    return runs["write_request_h"][1] / of_spans
 
 
 def is_full(sent: Mapping[str, Any], arrived: Mapping[str, Any], address: str) -> bool:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def analyses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the paths that are analysed."""
     paths: list[str] = []
-    in_child = plancache.analysed
 
-    def counted(path: str) -> object:
-        paths.append(path)
-        return in_child(path)
+    class Counted(plancache.Analysis):
+        def __init__(self, path: str) -> None:
+            paths.append(path)
+            super().__init__(path)
 
-    monkeypatch.setattr(plancache, "analysed", counted)
+    monkeypatch.setattr(plancache, "Analysis", Counted)
     return paths
 
 

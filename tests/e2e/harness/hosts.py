@@ -127,6 +127,7 @@ class Traced:
             self._agents.append(agent)
             agent.stderr.wait_for("^attached", timeout_s=attach_s)  # one after the other: the first compiles
         self.attached_line = self._agents[0].stderr.matching("^attached")[0]
+        self.client_agent_pid = self._agents[0].pid
 
     def stop(self) -> tuple[dict[str, Span], dict[str, Span], Outcome]:
         """End both agents; the client's spans, the server's, how the client's agent ended."""

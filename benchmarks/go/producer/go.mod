@@ -1,0 +1,3 @@
+module otel-goprobe.benchmarks/producer
+
+go 1.24

@@ -1,0 +1,100 @@
+"""Executables -> what this run attaches to them, each analysed once; start.py begins it, instrumented.py asks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from otel_goprobe import probes
+from otel_goprobe.probes.plancache import PendingPlan
+
+if TYPE_CHECKING:
+    from otel_goprobe.config import Config
+    from otel_goprobe.model import Plan
+
+FileKey = tuple[int, int, int, int]
+"""Device, inode, size and modification time in ns: what names an executable's content."""
+
+
+class Plans:
+    """Plans by executable.
+
+    Args:
+        config: for the run's options, and where analyses are kept.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._cache_dir = config.cache_dir
+        self.options = frozenset(name for name in probes.options() if config.has(name))
+        """Names of those that this run has."""
+        self._begun: dict[FileKey, PendingPlan] = {}
+        self._plans: dict[FileKey, Plan] = {}
+
+    def begin(self, path: str) -> int | None:
+        """Begin the analysis of an executable that `of` will be asked for.
+
+        Args:
+            path: opens it.
+
+        Returns:
+            Its descriptor, to be closed once `of` has been asked; None if it can't be opened, which is no error yet.
+        """
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        self._begin(file)
+        return file
+
+    @property
+    def analyses(self) -> int:
+        """How many have begun that nobody has asked for."""
+        return sum(not begun.known for begun in self._begun.values())
+
+    def programs_known(self) -> set[str]:
+        """Return the BPF programs of all plans that have been begun and needn't be waited for."""
+        known = [key for key, begun in self._begun.items() if begun.known]
+        for key in known:
+            self._finish(key)
+        return {probe.program for key in known for probe in self._plans[key].probes}
+
+    def _begin(self, file: int) -> FileKey:
+        key = file_key(file)
+        if key not in self._plans and key not in self._begun:
+            self._begun[key] = PendingPlan(f"/proc/self/fd/{file}", self._cache_dir)
+        return key
+
+    def _finish(self, key: FileKey) -> None:
+        self._plans[key] = self._for_this_run(self._begun.pop(key).result())
+
+    def of(self, file: int) -> Plan:
+        """Return an executable's plan, without what only options ask for that this run doesn't have.
+
+        Args:
+            file: its descriptor.
+
+        Raises:
+            BinaryError: as `gobinary.open_binary`.
+        """
+        key = self._begin(file)
+        if key not in self._plans:
+            self._finish(key)
+        return self._plans[key]
+
+    def _for_this_run(self, plan: Plan) -> Plan:
+        return replace(
+            plan,
+            probes=tuple(
+                probe
+                for probe in plan.probes
+                if (not probe.option or probe.option in self.options) and probe.unless not in self.options
+            ),
+            skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self.options),
+        )
+
+
+def file_key(file: int) -> FileKey:
+    """Name what an open executable holds."""
+    stat = os.fstat(file)
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
