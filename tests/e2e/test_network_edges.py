@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import subprocess
 import tempfile
@@ -216,46 +215,28 @@ def test_other_networks() -> None:
     assert [(row["address"], row["port"]) for row in rows if row["direction"] == "listen"] == [("::", own)]
 
 
-ROOM = 131_072
-"""Elements of the map of descriptors (bpf/tools/network.h)."""
 EACH = 19_001
 """Connections of a process: some machines allow 20,000 descriptors."""
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_hundred_thousand_connections() -> None:
-    """114,006 of six processes at once, as seen and as another agent finds them; beyond 131,072 they are counted."""
+    """114,006 of six processes at once, as seen and as another agent finds them; those of one are closed again."""
     with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(edges()) for _ in range(8)]
-
-        def watched(count: int, *flags: str) -> Agent:
-            pids = [argument for target in targets[:count] for argument in ("--pid", str(target.pid))]
-            return Agent(*pids, "--json", *flags, environment={}, subcommand="network")
-
-        def each(count: int, line: str) -> None:
-            for target in targets[:count]:
-                target.step(line)
-
-        with watched(6) as agent:
+        targets = [stack.enter_context(edges()) for _ in range(6)]
+        pids = [argument for target in targets for argument in ("--pid", str(target.pid))]
+        with Agent(*pids, "--json", environment={}, subcommand="network") as agent:
             agent.attached(6)
-            each(6, f"hold {EACH}")
-            found = rows_of(watched(6, "--once").wait(60))
-            held = {target.pid: target.truth for target in targets[:6]}
-            each(6, "release")
-            outcome = agent.stop(timeout_s=60)
-        assert "ring_full" not in outcome.stderr
-        assert outgoing(rows_of(outcome)) == {
-            where: {**one, "Open": 0} for of in held.values() for where, one in of.items()
-        }
-        assert [row["open"] for row in found if row["direction"] == "out"] == [EACH] * 6
-        with watched(8) as agent:
-            agent.attached(8)
-            each(8, f"hold {EACH}")
-            outcome = agent.stop(timeout_s=60)
-    full = re.search(r"network: connections_full (\d+)", outcome.stderr)
-    assert full
-    assert int(full[1]) == 8 * EACH - ROOM
-    assert [row["opened"] for row in rows_of(outcome) if row["direction"] == "out"] == [EACH] * 8
+            for target in targets:
+                target.step(f"hold {EACH}")
+            found = Agent(*pids, "--json", "--once", environment={}, subcommand="network").wait(100)
+            targets[0].step("release")
+            outcome = agent.stop(timeout_s=100)
+    assert [row["open"] for row in rows_of(found) if row["direction"] == "out"] == [EACH] * 6
+    assert "network: " not in outcome.stderr
+    rows = [row for row in rows_of(outcome) if row["direction"] == "out"]
+    assert sorted((row["opened"], row["open"]) for row in rows) == [(EACH, 0), *[(EACH, EACH)] * 5]
 
 
 def answer(question: bytes) -> bytes:
