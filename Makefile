@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev bundle wheel image demo test test-slow lint format test-versions test-jaeger test-wild \
 	test-propagation test-libraries test-kernels test-wheel test-bare bench bench-start bench-sites bench-rates bench-encode \
-	bench-metrics bench-wire bench-propagation bench-libraries bench-scale bench-inspect clean
+	bench-metrics bench-wire bench-propagation bench-libraries bench-network bench-scale bench-inspect clean
 
 VENV := .venv/bin
 PYTEST := scripts/as-root $(VENV)/pytest -p no:cacheprovider
@@ -39,6 +39,7 @@ test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
 	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation and not libraries' $(ARGS)
 
 test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
+	@scripts/apt-missing bpftrace iproute2 graphviz
 	$(PYTEST) tests -m slow $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
@@ -121,6 +122,9 @@ bench-propagation: setup-dev  ## 3 minutes: what each way to a span's parent cos
 
 bench-libraries: setup-dev  ## a minute: what each library costs a request, in hits and ns
 	scripts/as-root env PYTHONPATH=tests:tests/e2e $(VENV)/python -m benchmarks.libraries --into docs/overhead.md
+
+bench-network: setup-dev  ## 3 minutes: what watching connections costs who makes them, and everybody else
+	scripts/as-root $(VENV)/python -m benchmarks.network --into docs/overhead.md
 
 bench-inspect: setup-dev  ## half a minute: what inspecting a program of 98 MB costs (the first time it is built)
 	$(VENV)/python -m benchmarks.inspection

@@ -1,7 +1,7 @@
 """What each library's probes cost a request: hits and ns of BPF programs. ``make bench-libraries``.
 
-The programs are those of the tests (tests/go): both ends of HTTP/2 and of gRPC, and each router's server, which asks
-itself over HTTP/1. Runs and ns of each program are the kernel's, which adds some 20 ns a run.
+The programs are those of the tests (tests/go): both ends of HTTP/2, of gRPC and of fasthttp, and each router's
+server, which asks itself over HTTP/1. Runs and ns of each program are the kernel's, which adds some 20 ns a run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ REQUESTS = 5003
 AT_ONCE = 8
 ROUTER_CALLS = 101
 """How often a router's program makes its requests."""
-ROUTERS = ("gin", "echo", "chi", "gorilla_mux", "httprouter")
+ROUTERS = ("gin", "echo", "chi", "gorilla_mux", "httprouter", "fiber", "fiber_v3")
+SERVER_STARTS = ("http_server_request_start", "fasthttp_server_request_start", "fasthttp_server_header_start")
+"""One of them runs once a request of a router's server."""
+FASTHTTP = "github.com/valyala/fasthttp v1.77.0"
 HTTP2_ENDS = {
     "HTTP/2 server": ("http2_server", "http_server"),
     "HTTP/2 client": ("http_client", "http_streams"),
@@ -117,6 +120,39 @@ def grpc(names: Mapping[str, str]) -> dict[str, Cost]:
     return {what: cost(spent, prefixes, REQUESTS) for what, prefixes in GRPC_ENDS.items()}
 
 
+def fasthttp_server(names: Mapping[str, str]) -> dict[str, Cost]:
+    """Return the cost of a request of fasthttp's server over keep-alive connections."""
+    exe = str(go_binary("fasthttp_server", require=(FASTHTTP,)))
+    with ready(exe, "-listen", "127.0.0.1:0") as (server, address):
+        reader = Lines(server.process.stdout) if server.process.stdout else None
+        assert reader
+        with ready(exe, "-call", address, "-plain") as (client, _):
+
+            def ask() -> None:
+                client.tell(f"{REQUESTS} {AT_ONCE}")
+                until(client, "done")
+
+            spent = spent_by([server], names, ask)
+    return {"fasthttp server": cost(spent, ("fasthttp_server",), REQUESTS)}
+
+
+def fasthttp_client(names: Mapping[str, str]) -> dict[str, Cost]:
+    """Return the cost of a call of fasthttp's client, made by a net/http server while it answers."""
+    command = (str(go_binary("fasthttp_calls", language="1.26.0")), "-listen", "127.0.0.1:0")
+    with (
+        ready(*command) as (_, back),
+        ready(*command, "-origin", back) as (front, address),
+        ready(*command, "-origin", address, "-load", str(REQUESTS)) as (caller, _),
+    ):
+
+        def ask() -> None:
+            caller.process.send_signal(signal.SIGUSR1)
+            until(caller, "done")
+
+        spent = spent_by([front], names, ask)
+    return {"fasthttp client": cost(spent, ("fasthttp_client",), REQUESTS)}
+
+
 def router(name: str, names: Mapping[str, str]) -> Cost:
     """Return what a router's probes add to a request of the newest version that tests know."""
     row = libraries.rows(name, libraries.declared()[name])[-1]
@@ -128,7 +164,7 @@ def router(name: str, names: Mapping[str, str]) -> Cost:
                 until(program, "called")
 
         spent = spent_by([program], names, ask)
-    return cost(spent, (f"{name}_",), spent["http_server_request_start"][0])
+    return cost(spent, (f"{name}_",), sum(spent[start][0] for start in SERVER_STARTS if start in spent))
 
 
 def main() -> None:
@@ -143,7 +179,8 @@ def main() -> None:
     rounds: list[dict[str, Cost]] = []
     for _ in range(options.rounds):
         routers = {f"{name}, on top of its server's": router(name, names) for name in ROUTERS}
-        rounds.append({**http2(names), **grpc(names), **routers})
+        ends = {**http2(names), **grpc(names), **fasthttp_server(names), **fasthttp_client(names)}
+        rounds.append({**ends, **routers})
     lines = []
     for what in rounds[0]:
         hits, ns = (statistics.median(getattr(one[what], key) for one in rounds) for key in ("hits", "ns"))

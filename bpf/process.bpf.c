@@ -18,6 +18,9 @@ enum process_report {
 /* By what happened: whether only watched processes are told of. A machine that builds ends hundreds a second. */
 BPF_ARRAY(process_watched_only, u32, 2);
 
+/* The command that the agent starts, until it is executed: that end of the agent's own program is a beginning. 0: none. */
+BPF_ARRAY(process_launched, u32, 1);
+
 static __always_inline void report(u32 tgid, u32 exited)
 {
 	u32 what = exited ? PROCESS_EXIT : PROCESS_EXEC;
@@ -53,11 +56,15 @@ static __always_inline void forget(u32 tgid)
 /* sched:sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm); current is p. */
 int process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, zero = 0;
+	u32 *launched = process_launched.lookup(&zero);
 
 	(void)ctx;
 	report(tgid, 0);
-	forget(tgid);
+	if (launched && *launched == tgid)
+		*launched = 0;
+	else
+		forget(tgid);
 	return 0;
 }
 

@@ -87,7 +87,7 @@ class Agent:
             from otel_goprobe.meter import Meter  # noqa: PLC0415 - only where durations are added up
 
             self.meter = Meter(self.program, self.converter, self.config)
-        self.tools = Tools(self.config, self.program, self.converter)
+        self.tools = Tools(self.config, self.program, self.converter, self.telemetry, lambda: self.exporter)
         stack.callback(self.tools.close, 0)
         if self.meter:
             self.meter.of_tools = self.tools.metrics
@@ -101,7 +101,7 @@ class Agent:
         if self.config.live:
             from otel_goprobe.table import Table  # noqa: PLC0415 - rich takes 30 ms that only a terminal needs
 
-            self.table = Table(self.tools, self.config.live)
+            self.table = Table(self.tools, self.config)
         self.events = self._ring(stack, "process_events", self.program.dtype("process_event"))
 
     def describe_sockets(self) -> None:
@@ -133,9 +133,12 @@ class Agent:
             self.loop()
         finally:
             self.stop()
-        if self.tools.exit_code is not None:
-            return self.tools.exit_code
-        return self.launch.wait() if self.launch else 0
+        return self.launch.finish(self.wanted_code()) if self.launch else self.wanted_code() or 0
+
+    def wanted_code(self) -> int | None:
+        """What a tool wants the run to end with, at once, by a finding or because its time is over."""
+        code = self.tools.exit_code
+        return 0 if code is None and self.table is not None and self.table.over else code
 
     def loop(self) -> None:
         """Drain, follow processes, until a signal or the command's end."""
@@ -173,7 +176,7 @@ class Agent:
     def is_over(self) -> bool:
         """Whether something wants the run to end."""
         over = self.signals.stop or self.exporter.reader_gone or self.command_ended()
-        return over or self.tools.exit_code is not None or (self.table is not None and self.table.over)
+        return over or self.wanted_code() is not None
 
     def read_counters(self) -> None:
         """Take over what the kernel counted."""

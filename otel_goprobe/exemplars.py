@@ -61,6 +61,7 @@ class Exemplars:
             (f"otel-goprobe/{library.import_path}", duration.span_kind): duration
             for library, duration in probes.durations().values()
         }
+        self._names = {duration.name: duration.span_attributes for duration in self._durations.values()}
         self._kept: dict[tuple[int, str, Attributes], dict[int, _Kept]] = {}
         """By slot, name of the metric and attributes, then by bucket."""
         self.came = 0
@@ -107,11 +108,12 @@ class Exemplars:
         Args:
             slot: the target's.
             metric: its name.
-            attributes: of the series.
+            attributes: of the series; those that spans haven't got, such as a client's url.scheme, are left aside.
             behind: only what came behind this number of calls of `see`.
             since_unix_ns: only spans that ended since then.
         """
-        kept = [one for one in self._kept.get((slot, metric, attributes), {}).values() if one.came > behind]
+        of_spans = tuple(pair for pair in attributes if pair[0] in self._names[metric])
+        kept = [one for one in self._kept.get((slot, metric, of_spans), {}).values() if one.came > behind]
         exemplars = [one.exemplar for one in kept if one.exemplar.unix_ns >= since_unix_ns]
         if self._exponential:
             exemplars = sorted(exemplars, key=lambda exemplar: exemplar.unix_ns)[-MOST:]

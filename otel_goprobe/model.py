@@ -125,6 +125,8 @@ class UnitProgram:
     """The raw tracepoint's name, such as ``sched_process_exec``."""
     writes: bool = False
     """Into the memory of processes: loaded only where it is named, since not every kernel allows that."""
+    required: bool = True
+    """False: a kernel without `event` runs the unit without this program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +373,15 @@ class SpanColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSpan:
+    """That an event is told of by a span of its own, too: a child of the event's, with its attributes and its start."""
+
+    name: str
+    kind: SpanKind
+    end_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened in a target: an event of the span that was active, else a log record."""
 
@@ -382,10 +393,10 @@ class Event:
     """A sentence for people."""
     attributes: Mapping[str, AttributeValue]
     trace_id: bytes = b""
-    """16 bytes; empty where no span was active."""
+    """16 bytes; empty, as `span_id` (8 bytes) is, where no span was active."""
     span_id: bytes = b""
-    """8 bytes; empty where no span was active."""
     sampled: bool = False
     """Whether that span is to be exported, so that it can carry the event."""
     warning: bool = False
     """Always a log record, of severity WARN."""
+    span: OwnSpan | None = None

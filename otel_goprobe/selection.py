@@ -48,6 +48,12 @@ class Selection:
     sdk: SdkPolicy = "skip"
     """What to do with programs that carry an exporting OpenTelemetry SDK."""
 
+    @property
+    def only_pids(self) -> bool:
+        """Whether every rule names a process by its pid, so that nothing that starts later can match."""
+        by_pid = (any(each.kind == "pid" for each in rule.selectors) for rule in self.rules)
+        return bool(self.rules) and not self.every and all(by_pid)
+
 
 def selection_from_flags(
     *,

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from otel_goprobe import export, gobinary, kernel, tools
+from otel_goprobe import export, gobinary, kernel, listing, tools
 from otel_goprobe.errors import GoprobeError, KernelError, UnsupportedByKernelError
 from otel_goprobe.model import Strings
 from otel_goprobe.stacks import Stacks, application_frame
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
     from otel_goprobe.config import Config
     from otel_goprobe.conversion import Converter
-    from otel_goprobe.gobinary import Frame
+    from otel_goprobe.gobinary import Frame, GoBinary
     from otel_goprobe.instrumented import Instrumented
     from otel_goprobe.model import AttributeValue, Event, Metric, Plan, SpanColumns, Target
+    from otel_goprobe.specs import Functions
+    from otel_goprobe.telemetry import Telemetry
     from otel_goprobe.tools.base import Instrument, Row, Tool
 
     Resources = Mapping[int, Mapping[str, AttributeValue]]
@@ -40,6 +44,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 65536
 """Events that wait for their spans; beyond it the one that waits longest becomes a log record."""
+MAX_STACKS = 16384
+"""Whose frame of the application's own is remembered."""
 _SPAN_ATTRIBUTES = ("http.route", "http.request.method", "url.path")
 """What rows are told of an event's span."""
 
@@ -51,9 +57,18 @@ class Tools:
         config: which, and where telemetry goes.
         core: the loaded core unit, whose maps are shared.
         converter: for the clock; it shows the spans that it converts, and asks for their events.
+        telemetry: counts the spans that tools make themselves.
+        exporter: gives what takes these.
     """
 
-    def __init__(self, config: Config, core: kernel.Program, converter: Converter) -> None:
+    def __init__(
+        self,
+        config: Config,
+        core: kernel.Program,
+        converter: Converter,
+        telemetry: Telemetry,
+        exporter: Callable[[], export.SpanExporter],
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self._clock = converter.clock
         self._targets: dict[int, Target] = {}
@@ -61,9 +76,14 @@ class Tools:
         self._waiting: OrderedDict[tuple[int, bytes], list[tuple[_Running, Event]]] = OrderedDict()
         self._waits = 0
         self._matched: dict[bytes, list[Event]] = {}
-        self._resources: Resources = {}
         self._running: list[_Running] = []
         self._logs = export.make_logs_exporter(config) if config.tools else None
+        self._config = config
+        self._telemetry = telemetry
+        self._exporter = exporter
+        self._where = cast("tuple[Functions, ...]", config.tool_options.get("where", ()))
+        self._wanted: dict[str, bool] = {}
+        self._code: dict[tuple[int, tuple[int, ...]], Frame | None] = {}
         try:
             for stem in config.tools:
                 self._running.append(self._load(tools.tool(stem), core, config))
@@ -80,8 +100,16 @@ class Tools:
         self._stack.callback(program.close)
         ring = kernel.Ring(program.maps["tool_events"], program.dtype(tool.record))
         self._stack.callback(ring.close)
-        self._stack.enter_context(kernel.attach_tracepoints(program))
+        tracepoints = self._stack.enter_context(kernel.attach_tracepoints(program))
+        for skip in tracepoints.skipped:
+            log.warning("%s: %s: %s", tool.stem, skip.what, skip.reason)
         return _Running(tool, program, ring, tool.instrument(self, config.tool_options))
+
+    @property
+    def deserted(self) -> bool:
+        """Whether there were targets, and every process that was one has ended."""
+        gone = self._targets and not self._stacks
+        return bool(gone) and not any(Path(target.process.exe_path).exists() for target in self._targets.values())
 
     @property
     def fill(self) -> float:
@@ -96,12 +124,14 @@ class Tools:
             return
         target, slot = one.target, one.slot
         self._targets[slot] = target
+        self._code = {key: frame for key, frame in self._code.items() if key[0] != slot}
         self._stacks[slot] = Stacks(
             Path(f"/proc/{target.pid}/maps").read_text, one.path, target.process.exe, f"/proc/{target.pid}/root"
         )
         thread_pointer = _thread_pointer()
         with gobinary.open_binary(one.path) as binary:
             plans = [(running, registry.plan(running.tool, binary)) for running in self._running]
+            self._say_what_nothing_matches(target.pid, binary)
         for running, plan in plans:
             for skip in plan.skipped:
                 log.info("pid %d: %s (%s)", target.pid, skip.what, skip.reason)
@@ -109,7 +139,8 @@ class Tools:
                 running.watch(one, plan, thread_pointer)
             except GoprobeError as error:
                 log.warning("pid %d: %s doesn't watch it: %s", target.pid, running.tool.stem, error)
-            self._settle_all(running, running.instrument.begin(slot, target))
+            if not self._where:
+                self._settle_all(running, running.instrument.begin(slot, target))
 
     def detach(self, one: Instrumented) -> None:
         """Let go of a target, its records drained."""
@@ -147,21 +178,53 @@ class Tools:
 
     def code(self, slot: int, pcs: Sequence[int]) -> Frame | None:
         """See `Surroundings`."""
-        target = self._targets.get(slot)
-        module = target.process.build.main.path if target and target.process.build.main else ""
-        return application_frame(self.stack(slot, pcs), module)
+        key = slot, tuple(pcs)
+        if key not in self._code:
+            if len(self._code) >= MAX_STACKS:
+                self._code.clear()
+            target = self._targets.get(slot)
+            module = target.process.build.main.path if target and target.process.build.main else ""
+            self._code[key] = application_frame(self.stack(slot, pcs), module)
+        return self._code[key]
 
     # --- records -----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Read the tools' rings."""
+        for stacks in self._stacks.values():
+            stacks.look()
         for running in self._running:
             while len(records := running.ring.drain()):
-                self._settle_all(running, running.instrument.take(records))
+                if len(chosen := self._chosen(running.tool, records)):
+                    self._settle_all(running, running.instrument.take(chosen))
+
+    def _chosen(self, tool: Tool, records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Leave out what no function that ``--where`` names does."""
+        if not self._where:
+            return records
+        return records[[record["kind"] in tool.follows or self._is_wanted(record) for record in records["header"]]]
+
+    def _is_wanted(self, header: np.void) -> bool:
+        frames = self.stack(int(header["slot"]), header["stack"][: header["frames"]].tolist())
+        return any(self._is_wanted_function(frame.function) for frame in frames)
+
+    def _is_wanted_function(self, name: str) -> bool:
+        if name not in self._wanted:
+            self._wanted[name] = any(spec.name.matches(name) for spec in self._where)
+        return self._wanted[name]
+
+    def _say_what_nothing_matches(self, pid: int, binary: GoBinary) -> None:
+        names = binary.function_names(inlined=True) if self._where else ()
+        for spec in self._where:
+            if not any(spec.name.matches(name) for name in names):
+                near = ", ".join(listing.nearest(spec.name.text, names)) or "no name is near"
+                log.warning("pid %d: no function matches %s; nearest: %s", pid, spec, near)
 
     def _settle_all(self, running: _Running, events: Iterable[Event]) -> None:
-        logs = []
+        logs, spans = [], []
         for event in events:
+            if event.span:
+                spans.append(event)
             if event.sampled and event.span_id and not event.warning:
                 self._waiting.setdefault((event.slot, event.span_id), []).append((running, event))
                 self._waits += 1
@@ -169,13 +232,33 @@ class Tools:
             running.instrument.settle(event, {})
             logs.append(event)
         self._log(running, logs)
+        self._give_spans(running, spans)
         while self._waits > MAX_WAITING:
             _, oldest = self._waiting.popitem(last=False)
             self._without_span(oldest)
 
+    def _give_spans(self, running: _Running, events: list[Event]) -> None:
+        if self._config.exporter == "none":
+            return
+        rooted = (event if event.trace_id else self._root(event) for event in events)
+        sampled = [event for event in rooted if event.sampled]
+        if sampled:
+            resources = {slot: target.resource for slot, target in self._targets.items()}
+            scope = f"otel-goprobe/tools/{running.tool.stem}"
+            self._telemetry.started(len(sampled))
+            self._exporter().submit(export.encode_own_spans(sampled, resources, scope))
+
+    def _root(self, event: Event) -> Event:
+        """Begin a trace, sampled as bpf/include/sampling.h decides it."""
+        trace_id = os.urandom(16)
+        sampler = self._config.sampling.of(self._targets[event.slot].service)
+        sampled = int.from_bytes(trace_id[8:], "big") >> 1 < sampler.bound
+        return replace(event, trace_id=trace_id, sampled=sampled)
+
     def _log(self, running: _Running, events: list[Event]) -> None:
         if events and self._logs:
-            self._logs.submit(export.encode_logs(events, self._resources, f"otel-goprobe/tools/{running.tool.stem}"))
+            resources = {slot: target.resource for slot, target in self._targets.items()}
+            self._logs.submit(export.encode_logs(events, resources, f"otel-goprobe/tools/{running.tool.stem}"))
 
     def _without_span(self, waiting: list[tuple[_Running, Event]]) -> None:
         self._waits -= len(waiting)
@@ -189,7 +272,7 @@ class Tools:
 
     def _see(self, columns: SpanColumns, resources: Resources) -> None:
         """Give events the route of their spans, which are about to be exported."""
-        self._resources = resources
+        del resources  # those of its targets
         self._matched.clear()
         if not self._waiting:
             return
@@ -238,7 +321,7 @@ class Tools:
         """Take what waits still for spans as it is, and say what was lost."""
         self._give_up(lambda _: True)
         for name, count in self.lost().items():
-            log.warning("%s %d", name, count)
+            log.warning("%s: %d were lost", name, count)
         for running in self._running:
             running.instrument.close()
 

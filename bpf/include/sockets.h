@@ -28,6 +28,9 @@ struct socket_layout {
 	u32 tcp_rcv_nxt;
 	u32 tcp_bytes_received;
 	u32 task_tgid;
+	u32 unix_addr; /* struct unix_sock; 0: the kernel's BTF doesn't say, being a module's */
+	u32 unix_length; /* struct unix_address */
+	u32 unix_name;
 };
 
 BPF_ARRAY(socket_layout, struct socket_layout, 1);

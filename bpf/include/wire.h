@@ -79,13 +79,10 @@ static __always_inline void write_arm(struct target *target, u32 slot, u32 kind,
 		count(slot, COUNTER_write_failed);
 }
 
-/* Has the next request on this connection, of HTTP/1, carry a traceparent header.
- *
- * On the wire that is what it sends next, if wire_message sees it: one that isn't seen, armed, would be taken for a request in
- * the midst of its body later. Called where the request is handed to the connection's writer. persist_conn, request: Go's;
- * `span_id` is the client span's. */
-static __always_inline void wire_arm(struct target *target, u32 slot, u32 kind, struct tcp_tuple *tuple, u64 persist_conn,
-				     u64 request, const struct trace_context *context, u64 span_id)
+/* Has what a plaintext connection sends next, the head of a request of HTTP/1, carry a traceparent header, if wire_message
+ * sees it: one that isn't seen, armed, would be taken for a request in the midst of its body later. `span_id` is the client
+ * span's. */
+static __always_inline void wire_arm_plain(u32 slot, struct tcp_tuple *tuple, const struct trace_context *context, u64 span_id)
 {
 	struct wire_header header = {
 		.trace_id = {context->trace_id[0], context->trace_id[1]},
@@ -93,24 +90,29 @@ static __always_inline void wire_arm(struct target *target, u32 slot, u32 kind, 
 		.slot = slot,
 		.flags = context->flags,
 	};
-	struct wire_socket *socket;
+	struct wire_socket *socket = wire_sockets.lookup(tuple);
 
-	if (!(target->options & OPTION_wire) || wire_is_joined(tuple))
-		return;
-	if (go_read_word(persist_conn, target->persist_conn_tls_state)) {
-		if (target->options & OPTION_write)
-			write_arm(target, slot, kind, persist_conn, request, context, span_id);
-		else
-			count(slot, COUNTER_wire_tls);
-		return;
-	}
-	socket = wire_sockets.lookup(tuple);
 	if (!socket || !socket->member || socket->slot != slot) {
 		count(slot, COUNTER_wire_unseen_socket);
 		return;
 	}
 	if (wire_armed.update(tuple, &header))
 		count(slot, COUNTER_wire_failed);
+}
+
+/* Has the next request on this connection, of HTTP/1, carry a traceparent header. Called where the request is handed to the
+ * connection's writer. persist_conn, request: Go's; `span_id` is the client span's. */
+static __always_inline void wire_arm(struct target *target, u32 slot, u32 kind, struct tcp_tuple *tuple, u64 persist_conn,
+				     u64 request, const struct trace_context *context, u64 span_id)
+{
+	if (!(target->options & OPTION_wire) || wire_is_joined(tuple))
+		return;
+	if (!go_read_word(persist_conn, target->persist_conn_tls_state))
+		wire_arm_plain(slot, tuple, context, span_id);
+	else if (target->options & OPTION_write)
+		write_arm(target, slot, kind, persist_conn, request, context, span_id);
+	else
+		count(slot, COUNTER_wire_tls);
 }
 
 /* A traced server has a new connection, which its client's side can be joined by. */

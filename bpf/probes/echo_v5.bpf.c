@@ -20,7 +20,7 @@ int echo_v5_finds(struct pt_regs *ctx)
 		return 0;
 	request = go_read_word(GO_ARG2(ctx), target->echo_v5_request);
 	/* The server's own, or a copy by WithContext, which shares the string that the request line was read into. */
-	if (go_read_word(request, target->request_uri) != go_read_word(span->request, target->request_uri))
+	if (go_read_word(request, target->request_uri) != span->request_target)
 		return 0;
 	span->mux_request = request;
 	span->route.length = 0;

@@ -20,10 +20,10 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	u64 parent_span_id, header_span_id, now = bpf_ktime_get_ns();
 	u32 sampled, denied = 0;
 
-	count(slot, COUNTER_started);
 	if (!request)
 		request = http_server_connect(ctx, target, &key, response);
 	if (!request) {
+		count(slot, COUNTER_started);
 		count(slot, COUNTER_in_flight_full);
 		return 0;
 	}
@@ -39,11 +39,11 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 		header_span_id = http_server_read_headers(target, request);
 	}
 	if (http_server_is_preface(request)) {
-		/* Its handler has the connection's HTTP/2 requests answered, which are told of apart. */
-		count(slot, COUNTER_http2_prefaces);
+		/* No request: its handler has the connection's HTTP/2 requests answered, which are told of apart. */
 		http_server_rest(target, &key, request, 0);
 		return 0;
 	}
+	count(slot, COUNTER_started);
 	if (with_b3 && !header_span_id && request->header) {
 		headers[HEADER_TRACESTATE].length = 0;
 		header_span_id = b3_read(target, request->header, &request->scratch.b3, context, &denied);

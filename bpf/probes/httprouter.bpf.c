@@ -23,7 +23,7 @@ int httprouter_matched(struct pt_regs *ctx)
 	struct route_text *text;
 	struct target *target;
 	struct go_string path;
-	u64 length = 0, seen = 0, at, is_rest;
+	u64 length = 0, seen = 0, at, is_rest, is_own, url;
 	u32 slot;
 
 	target = target_of(ctx, &slot);
@@ -32,7 +32,10 @@ int httprouter_matched(struct pt_regs *ctx)
 	span = span_of_router(ctx, target, slot);
 	if (!span || !span->request)
 		return 0;
-	path = go_read_string(go_read_word(span->request, target->httprouter_request_url), target->httprouter_url_path);
+	/* An HTTP/2 server of Go 1.27 has a request of its own, with the same URL as the one that the router is given. */
+	is_own = go_read_word(span->request, target->request_uri) != span->request_target;
+	url = go_read_word(span->request, is_own ? target->httprouter_http2_url : target->httprouter_request_url);
+	path = go_read_string(url, target->httprouter_url_path);
 	text = route_compose(span, slot);
 	if (!text)
 		return 0;

@@ -2,199 +2,89 @@
  *
  * Connections of a target, by its descriptors: who asked for which, what came of it, how many bytes went each way:
  * otel_goprobe/tools/network.py. At the end of system calls, where both the arguments, whose registers the kernel keeps, and
- * the result are known.
+ * the result are known; and there alone, since each tracepoint of system calls costs every process of the machine.
  */
-
-static __always_inline void network_connect(void *ctx, struct tool_target *target, u32 slot, u64 regs, s64 result)
-{
-	struct network_key key = {.slot = slot, .descriptor = kernel_word(regs, __builtin_offsetof(struct pt_regs, di))};
-	u64 address = kernel_word(regs, __builtin_offsetof(struct pt_regs, si)), sock;
-	struct network_connection *known;
-	struct network_record *record;
-	u16 family = 0;
-	struct {
-		u16 family;
-		u16 port;
-		u32 v4;
-		u8 v6[16];
-	} name = {};
-
-	bpf_probe_read_user(&family, sizeof(family), (void *)address);
-	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
-		return;
-	known = network_connections.lookup(&key);
-	if (known && result == -EISCONN)
-		return;
-	sock = network_sock(key.descriptor);
-	record = network_reserve(ctx, target, slot, NETWORK_BEGUN);
-	if (!record)
-		return;
-	network_ends(record, sock);
-	record->family = family;
-	if (family == AF_UNIX) {
-		if (bpf_probe_read_user(record->unix_path, 110, (void *)(address + 2)))
-			bpf_probe_read_user_str(record->unix_path, 110, (void *)(address + 2));
-	} else {
-		/* What was asked for: the socket has forgotten it where that failed at once. */
-		bpf_probe_read_user(&name, sizeof(name), (void *)address);
-		record->port = __builtin_bswap16(name.port);
-		if (family == AF_INET6) {
-			__builtin_memcpy(record->address, name.v6, 16);
-		} else {
-			__builtin_memset(record->address, 0, 10);
-			record->address[10] = record->address[11] = 0xff;
-			__builtin_memcpy(record->address + 12, &name.v4, 4);
-		}
-	}
-	network_dialled(record, target, slot);
-	record->descriptor = key.descriptor;
-	record->error = -result;
-	record->began_ns = record->header.time_ns;
-	network_keep(&key, record->began_ns, sock,
-		     !result ? NETWORK_OPEN : result == -EINPROGRESS ? NETWORK_CONNECTING : NETWORK_FAILED);
-	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
-}
-
-/* Go asks for the error of a connect in progress: net/fd_unix.go, (*netFD).connect. */
-static __always_inline void network_outcome(void *ctx, struct tool_target *target, struct network_key *key, u64 regs)
-{
-	struct network_connection *connection = network_connections.lookup(key);
-	u64 level = kernel_word(regs, __builtin_offsetof(struct pt_regs, si));
-	u64 option = kernel_word(regs, __builtin_offsetof(struct pt_regs, dx));
-	struct network_record *record;
-	s32 error = 0;
-
-	if (!connection || connection->state != NETWORK_CONNECTING || (u32)level != SOL_SOCKET || (u32)option != SO_ERROR)
-		return;
-	bpf_probe_read_user(&error, sizeof(error), (void *)kernel_word(regs, __builtin_offsetof(struct pt_regs, r10)));
-	if (error == EINPROGRESS)
-		return;
-	connection->state = error && error != EISCONN ? NETWORK_FAILED : NETWORK_OPEN;
-	record = network_reserve(ctx, target, key->slot, NETWORK_DONE);
-	if (!record)
-		return;
-	network_ends(record, 0);
-	record->descriptor = key->descriptor;
-	record->began_ns = connection->began_ns;
-	record->error = connection->state == NETWORK_OPEN ? 0 : error;
-	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
-}
-
-/* A connection that came, or a port that is listened on. */
-static __always_inline void network_own(void *ctx, struct tool_target *target, u32 slot, u32 descriptor, u8 kind)
-{
-	struct network_key key = {.slot = slot, .descriptor = descriptor};
-	struct network_record *record;
-	u64 sock;
-
-	record = network_reserve(ctx, target, slot, kind);
-	if (!record)
-		return;
-	sock = network_sock(descriptor);
-	network_ends(record, sock);
-	record->descriptor = descriptor;
-	record->began_ns = record->header.time_ns;
-	if (kind == NETWORK_ACCEPTED)
-		network_keep(&key, record->began_ns, sock, NETWORK_OPEN);
-	tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
-}
-
-static __always_inline void network_closed(void *ctx, struct tool_target *target, struct network_key *key)
-{
-	struct network_connection *connection = network_connections.lookup(key);
-	struct network_record *record;
-	u64 sock;
-
-	if (!connection)
-		return;
-	record = network_reserve(ctx, target, key->slot, NETWORK_CLOSED);
-	if (record) {
-		network_ends(record, 0);
-		record->descriptor = key->descriptor;
-		record->began_ns = connection->began_ns;
-		record->sent = connection->sent;
-		record->received = connection->received;
-		tool_events.ringbuf_submit(record, RB_NO_WAKEUP);
-	}
-	sock = connection->sock;
-	network_socks.delete(&sock);
-	network_connections.delete(key);
-}
 
 /* raw_syscalls:sys_exit(struct pt_regs *regs, long ret): include/trace/events/syscalls.h. */
 int network_syscall(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 regs = ctx->args[0];
+	struct network_call call = {};
+	struct tool_target *target;
+	struct network_key key;
 	s64 result = ctx->args[1];
-	u64 number = kernel_word(regs, __builtin_offsetof(struct pt_regs, orig_ax));
-	struct network_connection *connection;
-	struct tool_target *target;
-	struct network_key key;
-	u32 slot;
+	u64 name = 0;
+	u32 kind = NETWORK_SENT_TO;
 
-	switch (number) {
-	case NR_READ: case NR_WRITE: case NR_READV: case NR_WRITEV: case NR_SENDFILE: case NR_SENDTO: case NR_RECVFROM:
-	case NR_SENDMSG: case NR_RECVMSG: case NR_SPLICE:
-		if (result <= 0)
-			return 0;
-	case NR_CONNECT: case NR_ACCEPT: case NR_ACCEPT4: case NR_LISTEN: case NR_GETSOCKOPT:
-		break;
-	default:
-		return 0;
-	}
-	target = tool_current(&slot);
-	if (!target)
-		return 0;
-	key.slot = slot;
-	key.descriptor = kernel_word(regs, __builtin_offsetof(struct pt_regs, di));
-	switch (number) {
-	case NR_CONNECT:
-		network_connect(ctx, target, slot, regs, result);
-		break;
-	case NR_ACCEPT: case NR_ACCEPT4:
-		if (result >= 0)
-			network_own(ctx, target, slot, result, NETWORK_ACCEPTED);
-		break;
-	case NR_LISTEN:
-		if (!result)
-			network_own(ctx, target, slot, key.descriptor, NETWORK_LISTENS);
-		break;
-	case NR_GETSOCKOPT:
-		if (!result)
-			network_outcome(ctx, target, &key, regs);
-		break;
-	case NR_READ: case NR_READV: case NR_RECVFROM: case NR_RECVMSG:
-		connection = network_connections.lookup(&key);
-		if (connection)
-			__sync_fetch_and_add(&connection->received, result);
-		break;
-	default:
-		if (number == NR_SPLICE) {
-			connection = network_connections.lookup(&key);
-			if (connection)
-				__sync_fetch_and_add(&connection->received, result);
-			key.descriptor = kernel_word(regs, __builtin_offsetof(struct pt_regs, dx));
-		}
-		connection = network_connections.lookup(&key);
-		if (connection)
-			__sync_fetch_and_add(&connection->sent, result);
-	}
-	return 0;
-}
-
-/* raw_syscalls:sys_enter(struct pt_regs *regs, long id): at its end another thread may have the descriptor already. */
-int network_close(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct tool_target *target;
-	struct network_key key;
-
-	if (ctx->args[1] != NR_CLOSE)
-		return 0;
 	target = tool_current(&key.slot);
 	if (!target)
 		return 0;
-	key.descriptor = kernel_word(ctx->args[0], __builtin_offsetof(struct pt_regs, di));
-	network_closed(ctx, target, &key);
+	bpf_probe_read_kernel(&call, sizeof(call), (void *)(ctx->args[0] + __builtin_offsetof(struct pt_regs, r10)));
+	key.descriptor = call.di;
+	switch (call.number) {
+	case NR_CONNECT:
+		network_connect(ctx, target, &key, &call, result);
+		return 0;
+	case NR_CLOSE:
+		if (result != -EBADF)
+			network_close(ctx, target, &key);
+		return 0;
+	}
+	if (result < 0)
+		return 0;
+	switch (call.number) {
+	case NR_ACCEPT: case NR_ACCEPT4:
+		key.descriptor = result;
+		network_own(ctx, target, &key, NETWORK_ACCEPTED);
+		return 0;
+	case NR_LISTEN:
+		network_own(ctx, target, &key, NETWORK_LISTENS);
+		return 0;
+	case NR_GETSOCKOPT:
+		network_outcome(ctx, target, &key, &call);
+		return 0;
+	case NR_FCNTL:
+		if ((u32)call.si != F_DUPFD && (u32)call.si != F_DUPFD_CLOEXEC)
+			return 0;
+	case NR_DUP: case NR_DUP2: case NR_DUP3:
+		network_duplicate(ctx, target, &key, result);
+		return 0;
+	case NR_CLOSE_RANGE:
+		network_close_range(ctx, target, key.slot, &call);
+		return 0;
+	case NR_RECVMMSG:
+		kind = NETWORK_RECEIVED_FROM;
+	case NR_SENDMMSG:
+		network_moved_many(&key, call.si, result, kind);
+		return 0;
+	}
+	if (!result)
+		return 0;
+	switch (call.number) {
+	case NR_READ: case NR_READV:
+		kind = NETWORK_RECEIVED_FROM;
+		break;
+	case NR_WRITE: case NR_WRITEV: case NR_SENDFILE:
+		break;
+	case NR_RECVFROM:
+		kind = NETWORK_RECEIVED_FROM;
+	case NR_SENDTO:
+		name = call.r8;
+		break;
+	case NR_RECVMSG:
+		network_given(ctx, target, key.slot, call.si);
+		kind = NETWORK_RECEIVED_FROM;
+	case NR_SENDMSG:
+		/* struct user_msghdr begins with it. */
+		bpf_probe_read_user(&name, sizeof(name), (void *)call.si);
+		break;
+	case NR_SPLICE:
+		network_moved(ctx, target, &key, 0, result, NETWORK_RECEIVED_FROM);
+		key.descriptor = call.dx;
+		break;
+	default:
+		return 0;
+	}
+	network_moved(ctx, target, &key, name, result, kind);
 	return 0;
 }
 
@@ -209,17 +99,14 @@ static __always_inline void network_of_sock(u64 sock, u8 kind)
 		return;
 	key = *found;
 	connection = network_connections.lookup(&key);
-	if (!connection || connection->sock != sock)
+	if (!network_is_open(connection) || connection->sock != sock)
 		return;
 	record = tool_events.ringbuf_reserve(sizeof(*record));
 	if (!record) {
 		tool_count(TOOL_COUNTER_ring_full);
 		return;
 	}
-	__builtin_memset(&record->header, 0, sizeof(record->header));
-	record->header.slot = key.slot;
-	record->header.kind = kind;
-	record->header.time_ns = bpf_ktime_get_ns();
+	network_header(&record->header, key.slot, kind);
 	record->descriptor = key.descriptor;
 	record->began_ns = connection->began_ns;
 	record->name_bytes = record->error = record->family = 0;

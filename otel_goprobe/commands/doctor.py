@@ -6,6 +6,7 @@ programs in the cache, which the next run is glad of.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from otel_goprobe import config, log
+from otel_goprobe import config, log, tools
 from otel_goprobe.errors import GoprobeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from otel_goprobe.tools.base import Tool
 
 State = Literal["ok", "warn", "fail"]
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -201,6 +204,26 @@ def _programs(cache_dir: Path) -> Iterator[Check]:
     yield compiled
     if compiled.state != "fail":
         yield _tried("programs", programs)
+        for stem in tools.stems():
+            yield _tried(f"tool {stem}", functools.partial(tool_check, tools.tool(stem)))
+
+
+def tool_check(tool: Tool) -> Check:
+    """Tell which of the tracepoints that a tool needs this kernel has.
+
+    Raises:
+        NotPermittedError: for want of a capability.
+    """
+    from otel_goprobe import kernel  # noqa: PLC0415 - as above
+
+    name, wanted = f"tool {tool.stem}", {each.event: each for each in tool.tracepoints}
+    missing = kernel.missing_tracepoints(wanted)
+    if not missing:
+        return Check(name, "ok", f"{len(wanted)} of {len(wanted)} tracepoints are there")
+    found = f"{len(wanted) - len(missing)} of {len(wanted)} tracepoints are there; {', '.join(missing)} not"
+    if any(wanted[event].required for event in missing):
+        return Check(name, "fail", found, "use a kernel that has them; the other tools, and run, do without")
+    return Check(name, "warn", found, "nothing to do: the tool works without, and shows less")
 
 
 def _go_processes() -> Check:

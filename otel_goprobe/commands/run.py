@@ -46,22 +46,37 @@ def _tools_named(args: list[str]) -> list[Tool]:
     return [tools.tool(name) for name in names if name in tools.stems()]
 
 
-class _RunCommand(click.Command):
-    """Keeps what stands after ``--`` from click, which would not tell it from a stray argument."""
+class Launching(click.Command):
+    """A command that may start another, which stands behind ``--``: click would not tell it from a stray argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what stands behind ``--`` in the context, see `command_behind`; click reads the rest."""
         if "--" in args:
             cut = args.index("--")
             ctx.meta[_COMMAND] = tuple(args[cut + 1 :])
             args = args[:cut]
-        for tool in _tools_named(args):
-            own = {parameter.name for parameter in self.params}
-            self.params.extend(option for option in tool.options if option.name not in own)
         rest = super().parse_args(ctx, args)
-        if ctx.params["stray"] and not ctx.resilient_parsing:
-            stray = ctx.params["stray"][0]
-            ctx.fail(f"unexpected argument {stray!r}: a command goes behind --, a process behind --pid or --exe")
+        stray = ctx.params.pop("stray")
+        if stray and not ctx.resilient_parsing:
+            ctx.fail(f"unexpected argument {stray[0]!r}: a command goes behind --, a process behind --pid or --exe")
         return rest
+
+
+def command_behind(ctx: click.Context) -> tuple[str, ...] | None:
+    """Return what stands behind ``--``; None where there is none."""
+    behind: tuple[str, ...] | None = ctx.meta.get(_COMMAND)
+    return behind
+
+
+class _RunCommand(Launching):
+    """Has the options of the tools that ``--with`` names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the tools' names first."""
+        for tool in _tools_named(args[: args.index("--")] if "--" in args else args):
+            own = {parameter.name for parameter in self.params}
+            self.params.extend(option for option in tool.every_option if option.name not in own)
+        return super().parse_args(ctx, args)
 
 
 @click.command(
@@ -232,18 +247,17 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       sudo otel-goprobe run --exporter console --port 8080
       sudo otel-goprobe run --service shop -- ./shop --listen :8080
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
-    options.pop("stray")
     own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
     named = tuple(dict.fromkeys(name.strip() for name in options.pop("with_tools").split(",") if name.strip()))
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
         raise click.BadParameter(f"there is no tool {unknown[0]}; there are {', '.join(tools.stems())}")
-    names = {str(option.name) for stem in named for option in tools.tool(stem).options}
+    names = {str(option.name) for stem in named for option in tools.tool(stem).every_option}
     tool_options = {name: options.pop(name) for name in names}
     flags = config.Flags(
         library_flags=own,
         wait=not options.pop("no_wait"),
-        command=ctx.meta.get(_COMMAND),
+        command=command_behind(ctx),
         tools=named,
         tool_options=tool_options,
         **options,

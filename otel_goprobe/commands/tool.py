@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_goprobe import config, log, tools
+from otel_goprobe.commands.run import Launching, command_behind
+from otel_goprobe.commands.run import command as run_command
 from otel_goprobe.environment import parse_duration
 from otel_goprobe.errors import UsageError
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 ONCE_S = 1.0
 """What --once looks at."""
+_EXAMPLES = """\
+sudo otel-goprobe {0} --pid 1234 --once --where 'main.(*Cart).*'
+sudo otel-goprobe {0} --json --for 30s -- ./shop --listen :8080"""
+"""Of every tool."""
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -25,25 +31,27 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
         raise click.BadParameter(str(error)) from None
 
 
-def selection_options() -> list[click.Option]:
-    """Return the options by which `run` selects processes."""
-    from otel_goprobe.commands import run  # noqa: PLC0415 - only for its options
-
-    wanted = {"services", "pids", "exes", "ports", "every", "no_wait", "sdk", "log_level"}
-    return [each for each in run.command.params if isinstance(each, click.Option) and each.name in wanted]
+def selection_options() -> list[click.Parameter]:
+    """Return the parameters by which `run` selects processes, or starts one."""
+    wanted = {"stray", "services", "pids", "exes", "ports", "every", "no_wait", "sdk", "user", "log_level"}
+    return [each for each in run_command.params if each.name in wanted]
 
 
 def command_of(tool: Tool) -> click.Command:
     """Return the command of a tool."""
-    own = [option.name for option in tool.options if option.name]
+    own = [option.name for option in tool.every_option if option.name]
     columns = [column.key for column in tool.columns]
 
-    def callback(**options: Any) -> int:
-        return _run(tool, {name: options.pop(name) for name in own}, options)
+    @click.pass_context
+    def callback(ctx: click.Context, /, **options: Any) -> int:
+        return _run(tool, {name: options.pop(name) for name in own}, {**options, "command": command_behind(ctx)})
 
-    examples = "\n".join(f"  {line}" for line in tool.examples.splitlines())
-    return click.Command(
+    examples = "\n".join(
+        f"  {line}" for line in [*tool.examples.splitlines(), *_EXAMPLES.format(tool.stem).splitlines()]
+    )
+    return Launching(
         tool.stem,
+        options_metavar="[OPTIONS] [-- COMMAND ARGS...]",
         callback=callback,
         help=f"{tools.summary(tool.stem)}\n\n\b\nExamples\n{examples}\n",
         params=[
@@ -56,11 +64,13 @@ def command_of(tool: Tool) -> click.Command:
                 ["--json", "json_rows"], is_flag=True, help="Print one JSON object a row and line, at the end."
             ),
             click.Option(["--sort"], type=click.Choice(columns), help=f"Column to sort by [default: {tool.sort}]."),
-            click.Option(["--limit"], type=click.IntRange(1), default=40, show_default=True, help="Rows to show."),
+            click.Option(
+                ["--limit"], type=click.IntRange(1), metavar="N", default=40, show_default=True, help="Rows to show."
+            ),
             click.Option(
                 ["--emit"], type=click.Choice(["bpftrace"]), help="Print an equivalent script for bpftrace instead."
             ),
-            *tool.options,
+            *tool.every_option,
         ],
     )
 

@@ -166,6 +166,20 @@ class Launch:
             pass
         return code
 
+    def finish(self, code: int | None) -> int:
+        """Wait for the command's end and return its exit code, 128 + n if signal n killed it.
+
+        Args:
+            code: what the run is to end with: the command is ended, by SIGTERM, and this is returned; None: the run
+                lasts as long as the command.
+        """
+        ended = self.poll()
+        if code is None or ended is not None:
+            return code or self.wait()
+        self.signal(signal.SIGTERM)
+        self.wait()
+        return code
+
     def abandon(self) -> None:
         """End a child that was never released."""
         if not self._released:

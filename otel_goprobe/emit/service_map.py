@@ -54,15 +54,25 @@ def dot(edges: Iterable[Edge]) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def graphviz() -> str:
+    """Return Graphviz' program.
+
+    Raises:
+        UsageError: it isn't installed.
+    """
+    program = shutil.which("dot")
+    if not program:
+        raise UsageError("--svg needs Graphviz' program dot, which isn't here", "apt install graphviz, or take --dot")
+    return program
+
+
 def svg(edges: Iterable[Edge]) -> str:
     """Return the same as SVG.
 
     Raises:
         UsageError: Graphviz isn't installed, or fails.
     """
-    program = shutil.which("dot")
-    if not program:
-        raise UsageError("--svg needs Graphviz' program dot, which isn't here", "apt install graphviz, or take --dot")
+    program = graphviz()
     try:
         done = subprocess.run(
             [program, "-Tsvg"], input=dot(edges), capture_output=True, text=True, timeout=_LAYOUT_WITHIN_S, check=True

@@ -29,6 +29,7 @@ __all__ = [
     "PrometheusServer",
     "SpanExporter",
     "encode_logs",
+    "encode_own_spans",
     "make_exporter",
     "make_logs_exporter",
     "make_metrics_exporter",
@@ -135,6 +136,15 @@ def encode_logs(
     from otel_goprobe.export import logs  # noqa: PLC0415 - imports protobuf
 
     return logs.encode_logs(events, resources, scope)
+
+
+def encode_own_spans(
+    events: Sequence[Event], resources: Mapping[int, Mapping[str, AttributeValue]], scope: str
+) -> Encoded:
+    """See `own_spans.encode_own_spans`."""
+    from otel_goprobe.export import own_spans  # noqa: PLC0415 - imports protobuf
+
+    return own_spans.encode_own_spans(events, resources, scope)
 
 
 def with_events(shape: bytes, events: Sequence[Event]) -> bytes:

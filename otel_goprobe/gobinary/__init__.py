@@ -27,6 +27,7 @@ from otel_goprobe.gobinary.binary import FieldOffset, GoBinary, open_binary
 from otel_goprobe.gobinary.frames import Frame
 from otel_goprobe.gobinary.identity import Identity, identify
 from otel_goprobe.gobinary.lines import SourceLine
+from otel_goprobe.gobinary.machines import instruction_cost
 from otel_goprobe.gobinary.pclntab import Function
 from otel_goprobe.gobinary.signatures import Signature, Variable
 from otel_goprobe.gobinary.sites import ALL_ARGUMENTS
@@ -46,5 +47,6 @@ __all__ = [
     "Struct",
     "Variable",
     "identify",
+    "instruction_cost",
     "open_binary",
 ]

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from otel_goprobe.errors import UnsupportedBinaryError
-from otel_goprobe.gobinary import aarch64, sites, x86_64
+from otel_goprobe.gobinary import sites
 from otel_goprobe.gobinary.buildinfo import OLDEST, OLDEST_TRACED, minor_version
 from otel_goprobe.gobinary.dwarf import Dwarf
 from otel_goprobe.gobinary.elf import Elf
@@ -24,6 +24,7 @@ from otel_goprobe.gobinary.identity import Telling, read_identity
 from otel_goprobe.gobinary.inlines import InlineTrees
 from otel_goprobe.gobinary.instructions import Code
 from otel_goprobe.gobinary.lines import SourceLine, read_line
+from otel_goprobe.gobinary.machines import COSTS, MACHINES
 from otel_goprobe.gobinary.moduledata import read_module
 from otel_goprobe.gobinary.pclntab import Function, FunctionTable
 from otel_goprobe.gobinary.signatures import Signature, read_signature
@@ -34,15 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-    from otel_goprobe.gobinary.instructions import InstructionSet
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _NEWEST_LAYOUT = 1 << 10
 """Taken as the minor version where the build info has none that can be read: a devel toolchain."""
 _MAX_FUNCTION_BYTES = 1 << 22
-_MACHINES: dict[str, InstructionSet] = {"x86_64": x86_64.X8664(), "aarch64": aarch64.AArch64()}
-_COSTS = {"x86_64": x86_64.cost, "aarch64": aarch64.cost}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ class GoBinary:
     @property
     def argument_registers(self) -> tuple[str, ...]:
         """What holds integer arguments and results, in order: ``ax``, ``bx`` …, or ``x0``, ``x1`` …."""
-        return _MACHINES[self.machine].argument_names
+        return MACHINES[self.machine].argument_names
 
     @property
     def untraceable(self) -> str:
@@ -179,9 +177,9 @@ class GoBinary:
         return {name: found[0] for name, found in self.bodies(names).items() if len(found) == 1}
 
     @_damage_told
-    def function_names(self) -> list[str]:
-        """The name of every function in the program."""
-        return self._table.all_names()
+    def function_names(self, *, inlined: bool = False) -> list[str]:
+        """The name of every function in the program; with `inlined`, of those too that have no code of their own."""
+        return self._table.every_name() if inlined else self._table.all_names()
 
     @_damage_told
     def inlined(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
@@ -368,11 +366,11 @@ class GoBinary:
             raise ValueError(f"{function.name} is too long")
         if self._code_now is None or (self._code_now.name, self._code_now.address) != (function.name, function.address):
             content = self._elf.read(function.address, function.size)
-            self._code_now = Code(function.name, function.address, content, _MACHINES[self.machine])
+            self._code_now = Code(function.name, function.address, content, MACHINES[self.machine])
         return self._code_now
 
     def _site(self, function: Function, address: int, content: bytes, reason: str) -> Site:
-        cost = _COSTS[self.machine](content)
+        cost = COSTS[self.machine](content)
         return Site(function.name, address, self._elf.file_offset(address), content, cost, reason)
 
 

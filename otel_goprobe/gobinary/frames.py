@@ -48,11 +48,12 @@ def read_frames(elf: Elf, functions: FunctionTable, module: Module, address: int
     if row is None:
         return ()
     start = text_offset - functions.within(row, text_offset)
-    tree, indexes = functions.inline_tree(row), functions.inline_indexes(row)
+    tree = functions.inline_tree(row)
+    indexes = functions.inline_indexes(row) if tree is not None else []  # assembly has neither
     frames: list[Frame] = []
     within = text_offset - start
     for _ in range(_MAX_DEPTH):
-        index = next((value for end, value in indexes if within < end), -1) if tree is not None else -1
+        index = next((value for end, value in indexes if within < end), -1)
         source = read_line(elf, functions, start + within)
         file, line = (source.file, source.line) if source else ("", 0)
         if index < 0 or tree is None:

@@ -244,6 +244,12 @@ class FunctionTable:
         """Every name that a function has, in the table's order."""
         return [self.name_at(int(offset)) for offset in np.unique(self._columns.name)]
 
+    def every_name(self) -> list[str]:
+        """Every name in the name table, in its order: those of functions that are only inlined, too."""
+        start, end = self._names_span
+        content = self._elf.data[start:end]
+        return [name.decode("utf-8", "replace") for name in content.split(b"\0") if name]
+
     def first_frame_change(self, function: Function) -> int | None:
         """Bytes from its start to the end of the first instruction that moves the stack pointer; None if none does."""
         offset = int(self._words[function.record + _PCSP_WORD])

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from otel_goprobe.errors import BinaryError, KernelError, TargetGoneError
+from otel_goprobe.errors import BinaryError, KernelError, TargetGoneError, UnsupportedByKernelError
 from otel_goprobe.kernel import links
 from otel_goprobe.kernel.capabilities import (
     BPF,
@@ -18,6 +18,7 @@ from otel_goprobe.kernel.capabilities import (
     SYS_PTRACE,
     refusal,
 )
+from otel_goprobe.model import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,11 +43,15 @@ class Attachment:
         descriptors: in the order they were made.
         in_background: whether closing them would keep the caller waiting for seconds; until each is closed its probe
             still fires.
+        skipped: what isn't attached, and why.
     """
 
-    def __init__(self, descriptors: Sequence[int], *, in_background: bool = False) -> None:
+    def __init__(
+        self, descriptors: Sequence[int], *, in_background: bool = False, skipped: Sequence[model.Skipped] = ()
+    ) -> None:
         self._descriptors = list(descriptors)
         self._in_background = in_background
+        self.skipped = tuple(skipped)
 
     def __len__(self) -> int:
         return len(self._descriptors)
@@ -132,19 +137,22 @@ def attach_tracepoints(program: Program) -> Attachment:
 
     Raises:
         NotPermittedError: for want of a capability.
-        KernelError: no such tracepoint.
+        UnsupportedByKernelError: the kernel has no such tracepoint, and the program is required.
     """
     entries = [entry for entry in program.unit.programs if entry.kind == "raw_tracepoint"]
     program.require(entry.name for entry in entries)
     opened: list[int] = []
-    try:
-        opened.extend(  # those before a refusal are in the list
-            links.raw_tracepoint_link(program.descriptors[entry.name], entry.event) for entry in entries
-        )
-    except KernelError:
-        Attachment(opened).close()
-        raise
-    return Attachment(opened)
+    skipped: list[Skipped] = []
+    for entry in entries:
+        try:
+            opened.append(links.raw_tracepoint_link(program.descriptors[entry.name], entry.event))
+        except KernelError as error:
+            if not entry.required and isinstance(error, UnsupportedByKernelError):
+                skipped.append(Skipped(f"without {entry.name}", error.message))
+                continue
+            Attachment(opened).close()
+            raise
+    return Attachment(opened, skipped=skipped)
 
 
 def _check_bytes(executable: int, site: model.Site, exe_path: str) -> None:

@@ -16,7 +16,7 @@ from otel_goprobe.errors import KernelError, UnsupportedByKernelError
 from otel_goprobe.kernel import capabilities, links, sockets, sockhash, syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 """``r0 = 0; exit``."""
@@ -122,6 +122,25 @@ def _try_raw_tracepoint() -> None:
         os.close(links.raw_tracepoint_link(program, "sched_process_exec"))
     finally:
         os.close(program)
+
+
+def missing_tracepoints(events: Iterable[str]) -> tuple[str, ...]:
+    """Return those of these tracepoints that this kernel hasn't got.
+
+    Raises:
+        NotPermittedError: for want of a capability.
+    """
+    missing = []
+    program = syscalls.prog_load(_RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
+    try:
+        for event in events:
+            try:
+                os.close(links.raw_tracepoint_link(program, event))
+            except UnsupportedByKernelError:
+                missing.append(event)
+    finally:
+        os.close(program)
+    return tuple(missing)
 
 
 def _try_wire() -> None:

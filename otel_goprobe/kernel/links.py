@@ -7,7 +7,9 @@ include/uapi/linux/{bpf,perf_event}.h, 6.18.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,10 +117,13 @@ def raw_tracepoint_link(program: int, event: str) -> int:
     """A link that runs `program` on a kernel tracepoint; needs no tracefs.
 
     Raises:
-        KernelError: no such tracepoint, or not permitted.
+        UnsupportedByKernelError: this kernel has no such tracepoint.
+        KernelError: not permitted.
     """
     name = ctypes.create_string_buffer(event.encode())
     try:
         return bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", address(name), program))
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise UnsupportedByKernelError(f"this kernel ({platform.release()}) has no tracepoint {event}") from error
         raise refusal(error, f"attaching to the tracepoint {event}", BPF, PERFMON) from error

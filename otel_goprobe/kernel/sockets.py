@@ -8,6 +8,7 @@ name instead, members that lie in unnamed unions by the unnamed struct that hold
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,13 @@ _MEMBERS = {
     "tcp_bytes_received": ("tcp_sock", "bytes_received"),
 }
 """Member of ``struct socket_layout`` -> struct and member of the kernel."""
+
+_UNIX_MEMBERS = {
+    "unix_addr": ("unix_sock", "addr"),
+    "unix_length": ("unix_address", "len"),
+    "unix_name": ("unix_address", "name"),
+}
+"""The same, of what may be in a module: all 0 then."""
 
 _ADDRESSES = (("skc_daddr", 0), ("skc_rcv_saddr", 4))
 _PORTS = (("skc_dport", 0), ("skc_num", 2))
@@ -143,6 +151,9 @@ def socket_layout() -> dict[str, int]:
             raise UnsupportedByKernelError(f"the kernel's struct {name} has no member {member}") from None
 
     layout = {key: offset(*member) for key, member in _MEMBERS.items()}
+    with contextlib.suppress(UnsupportedByKernelError):
+        structs |= {name: btf.struct(name) for name, _ in _UNIX_MEMBERS.values()}
+        layout |= {key: offset(*member) for key, member in _UNIX_MEMBERS.items()}
     layout["net_inode"] = offset("net", "ns") + offset("ns_common", "inum")
     if layout["sock_family"] != _FAMILY_OFFSET or not (btf.has_unnamed(_ADDRESSES) and btf.has_unnamed(_PORTS)):
         raise UnsupportedByKernelError("the kernel's struct sock_common has addresses and ports elsewhere")

@@ -1,4 +1,4 @@
-"""net/http clients: what is probed, and how a request's record becomes a CLIENT span.
+"""net/http clients: what is probed, and how the URL of a request's record is put together.
 
 Three hits a request on emulated instructions: the start of ``(*Transport).roundTrip``, that of the HTTP/1 connection's,
 and the branch behind both connections' (HTTP/1 and 2) at which the Transport asks whether it failed. Failures, and
@@ -8,29 +8,28 @@ connection's start is single-stepped too.
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-import urllib.parse
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from opentelemetry.semconv.attributes import (
-    error_attributes,
-    http_attributes,
-    network_attributes,
-    server_attributes,
-    url_attributes,
-)
 from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import SpanColumns, SpanKind
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Way
+from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way
+from otel_goprobe.probes.http_requests import (
+    DURATION_ATTRIBUTES,
+    URL_RAW_PATH,
+    URL_USER,
+    Url,
+    error_type,
+    series_of,
+    spans_of,
+    split_url,
+)
 from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
-from otel_goprobe.probes.http_text import METHODS, query_of, split_address
 from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
-from otel_goprobe.spans import derive, dictionary, recorded
+from otel_goprobe.spans import dictionary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,95 +39,8 @@ if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
 
-CANCELED = 1
-"""HTTP_CLIENT_CANCELED of the C source."""
-IN_OP_ERROR = 1 << 63
-"""HTTP_CLIENT_IN_OP_ERROR of the C source."""
-URL_USER, URL_RAW_PATH = 1, 2
-"""HTTP_CLIENT_URL_USER and HTTP_CLIENT_URL_RAW_PATH of the C source."""
-
-TIMEOUTS = frozenset(
-    (
-        "context.deadlineExceededError",
-        "*net/http.timeoutError",
-        "*net/http.httpError",
-        "net/http.tlsHandshakeTimeoutError",
-        "*net.timeoutError",
-        "*internal/poll.DeadlineExceededError",
-    )
-)
-"""Types whose values are timeouts, told as ``timeout``: Go 1.19 to 1.27, src/context/context.go,
-src/net/http/{transport,client}.go, src/net/net.go, src/internal/poll/fd.go."""
-CANCELLATIONS = frozenset(("net.canceledError",))
-"""Likewise, told as ``canceled``: src/net/net.go."""
-
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
-_PORTS = {"http": 80, "https": 443}
-_PATH_SAFE = "$&+,/:;=@"
-"""What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-class Url(NamedTuple):
-    """A url.URL of Go as a record holds it."""
-
-    scheme: bytes
-    host: bytes
-    """With port, as it was written."""
-    path: bytes
-    query: bytes
-    """As it is sent."""
-    path_is_raw: bool = False
-    """`path` is escaped as it is sent; else decoded."""
-    has_user: bool = False
-    """There are credentials."""
-
-    @property
-    def full(self) -> str:
-        """``url.full``: credentials and the values of known secrets replaced by ``REDACTED``."""
-        credentials = "REDACTED:REDACTED@" if self.has_user else ""
-        path = _text(self.path) if self.path_is_raw else urllib.parse.quote(self.path, safe=_PATH_SAFE)
-        query = query_of(b"?" + self.query)
-        tail = "" if query is None else f"?{query}"
-        return f"{_text(self.scheme)}://{credentials}{_text(self.host)}{path}{tail}"
-
-    @property
-    def port(self) -> int:
-        """The port, the scheme's own where none is written; 0 for an unknown scheme."""
-        return int(split_address(self.host)[1] or _PORTS.get(_text(self.scheme), 0))
-
-
-def split_url(text: bytes) -> Url:
-    """Split ``SCHEME://HOST[PATH][?QUERY]``, none of it escaped but the query."""
-    scheme, _, rest = text.partition(b"://")
-    before, _, query = rest.partition(b"?")
-    host, slash, path = before.partition(b"/")
-    return Url(scheme, host, slash + path, query)
-
-
-def error_type(error: int, slot: int, conversion: Conversion) -> str:
-    """Return ``error.type`` of what the kernel says of a Go error: ``timeout``, ``canceled`` or its type."""
-    if error == CANCELED:
-        return "canceled"
-    name = conversion.type_name(slot, error & ~IN_OP_ERROR)
-    if name in TIMEOUTS:
-        return "timeout"
-    if name in CANCELLATIONS:
-        return "canceled"
-    return "*net.OpError" if error & IN_OP_ERROR else name
-
-
-@functools.lru_cache(4096)
-def _address(peer: bytes) -> str | None:
-    """An IPv6 address of 16 bytes, or the IPv4 one that is mapped into it; None for zeros."""
-    address = ipaddress.IPv6Address(peer)
-    if not int(address):
-        return None
-    return str(address.ipv4_mapped or address)
 
 
 def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumns:
@@ -138,48 +50,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
         records: shape (n,), dtype of ``http_client_record_256`` or ``http_client_record_1024``.
         conversion: the clock, names of Go types.
     """
-    fixed = records["fixed"]
-    count = len(records)
-
-    method_codes, methods = dictionary(records["method"], fixed["method_bytes"])
-    methods = [method or b"GET" for method in methods]  # net/http/request.go: "For client requests, an empty string"
-    url_codes, urls = _urls(records)
-    peer_codes, peers = dictionary(np.ascontiguousarray(fixed["peer"]), np.full(count, 16))
-    status = fixed["status"].astype(np.int64)
-    error = (status >= 400) | (fixed["error"] != 0)
-    port = fixed["peer_port"].astype(np.int64)
-    resends = fixed["resends"].astype(np.int64)
-    ports = np.array([url.port for url in urls], np.int64)[url_codes]
-
-    attributes: dict[str, Strings | Integers | Booleans] = {
-        http_attributes.HTTP_REQUEST_METHOD: derive(method_codes, methods, _known),
-        http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
-            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
-        ),
-        url_attributes.URL_FULL: derive(url_codes, urls, lambda url: url.full),
-        server_attributes.SERVER_ADDRESS: derive(url_codes, urls, lambda url: split_address(url.host)[0]),
-        server_attributes.SERVER_PORT: Integers(ports, ports != 0),
-        http_attributes.HTTP_RESPONSE_STATUS_CODE: Integers(status, status != 0),
-        error_attributes.ERROR_TYPE: _error_types(fixed, error, conversion),
-        http_attributes.HTTP_REQUEST_RESEND_COUNT: Integers(resends, resends != 0),
-        network_attributes.NETWORK_PEER_ADDRESS: derive(peer_codes, peers, _address),
-        network_attributes.NETWORK_PEER_PORT: Integers(port, port != 0),
-        network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
-    }
-
-    return recorded(
-        records,
-        conversion.clock,
-        import_path=LIBRARY.import_path,
-        kind=SpanKind.CLIENT,
-        name=derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP"),
-        error=error,
-        attributes=attributes,
-    )
-
-
-def _known(method: bytes) -> str:
-    return _text(method) if _text(method) in METHODS else "_OTHER"
+    return spans_of(records, _urls(records), conversion, LIBRARY, error_type)
 
 
 def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Url]]:
@@ -210,70 +81,31 @@ def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Ur
     return np.array(found, np.int32), list(table)
 
 
-def _versions(fixed: npt.NDArray[np.void]) -> Strings:
-    """Return ``1.1``, ``1.0`` or ``2`` as the response has it; none without a response."""
-    distinct, codes = np.unique(fixed["protocol"], return_inverse=True)
-    return derive(codes.astype(np.int32), distinct.tolist(), _version)
-
-
-def _version(protocol: int) -> str | None:
-    major, minor = protocol >> 4, protocol & 15
-    return None if not major else f"{major}.{minor}" if major == 1 else str(major)
-
-
-def _error_types(fixed: npt.NDArray[np.void], error: npt.NDArray[np.bool_], conversion: Conversion) -> Strings:
-    """Return what became of requests that failed: the error's type, else the status code from 400 on."""
-    codes = np.full(len(fixed), -1, np.int32)
-    table: dict[str, int] = {}
-    for row in np.flatnonzero(error).tolist():
-        value = int(fixed["error"][row])
-        slot = int(fixed["header"]["slot"][row])
-        name = error_type(value, slot, conversion) if value else str(fixed["status"][row])
-        codes[row] = table.setdefault(name, len(table))
-    return Strings(codes, tuple(table))
-
-
 def _series_attributes(
     keys: npt.NDArray[np.void], texts: Mapping[int, bytes], conversion: Conversion
 ) -> list[dict[str, AttributeValue]]:
-    """Return the attributes of http.client.request.duration (HTTP metrics conventions), one mapping a ``red_key``."""
-    found = []
-    for key in keys:
-        status, error, version = int(key["status"]), int(key["error"]), _version(int(key["traits"][1]))
-        method = int(key["word"]).to_bytes(8, "little").rstrip(b"\0")
-        scheme = "https" if key["traits"][0] else "http"
-        attributes: dict[str, AttributeValue] = {
-            http_attributes.HTTP_REQUEST_METHOD: _text(method) or "_OTHER",
-            url_attributes.URL_SCHEME: scheme,
-        }
-        if key["text"] == TEXT_OTHER:
-            attributes[server_attributes.SERVER_ADDRESS] = "_OTHER"
-        else:
-            address, port = split_address(texts.get(int(key["text"]), b""))
-            if address:
-                attributes[server_attributes.SERVER_ADDRESS] = address
-            attributes[server_attributes.SERVER_PORT] = int(port or _PORTS[scheme])
-        if version:
-            attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = version
-        if status:
-            attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
-        if error:
-            attributes[error_attributes.ERROR_TYPE] = error_type(error, int(key["slot"]), conversion)
-        elif status >= 400:
-            attributes[error_attributes.ERROR_TYPE] = str(status)
-        found.append(attributes)
-    return found
+    return series_of(keys, texts, conversion, error_type)
 
 
-def _sends(binary: GoBinary) -> bool:
+def sends(binary: GoBinary) -> bool:
+    """Whether net/http's client is in the executable."""
     return bool(binary.functions([_ROUND_TRIP]))
 
 
+LINEAGE_HOOK = Hook(
+    Role.DETAIL,
+    (
+        Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
+        Way("http_client_goroutine", AtReturns("runtime.newproc1")),
+    ),
+    lost="parents over several goroutines",
+    option="lineage",
+)
 LIBRARY = Library(
     stem="http_client",
     import_path="net/http",
     side="client",
-    wanted=_sends,
+    wanted=sends,
     hooks=(
         Hook(
             Role.END,
@@ -299,15 +131,7 @@ LIBRARY = Library(
             lost="network.peer.address, attempts that were repeated, and parents on this host",
             address="http_client_connection_address",
         ),
-        Hook(
-            Role.DETAIL,
-            (
-                Way("http_client_goroutine_queued", AtCalls("runtime.newproc.func1", "runtime.runqput")),
-                Way("http_client_goroutine", AtReturns("runtime.newproc1")),
-            ),
-            lost="parents over several goroutines",
-            option="lineage",
-        ),
+        LINEAGE_HOOK,
         *channels.HOOKS,
         WRITE_HOOK,
         Hook(
@@ -353,14 +177,7 @@ LIBRARY = Library(
         bounds_s=DURATION_BOUNDS_S,
         attributes=_series_attributes,
         span_kind=SpanKind.CLIENT,
-        span_attributes=(
-            http_attributes.HTTP_REQUEST_METHOD,
-            server_attributes.SERVER_ADDRESS,
-            server_attributes.SERVER_PORT,
-            http_attributes.HTTP_RESPONSE_STATUS_CODE,
-            error_attributes.ERROR_TYPE,
-            network_attributes.NETWORK_PROTOCOL_VERSION,
-        ),
+        span_attributes=DURATION_ATTRIBUTES,
     ),
     options=("lineage", channels.OPTION),
     counters=channels.COUNTERS,

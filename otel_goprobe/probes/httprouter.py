@@ -34,6 +34,7 @@ LIBRARY = Library(
     ),
     facts=(
         Field("httprouter_request_url", "net/http.Request", "URL", required=True),
+        Field("httprouter_http2_url", "net/http/internal/http2.ServerRequest", "URL"),
         Field("httprouter_url_path", "net/url.URL", "Path", required=True),
     ),
     wanted=_is_linked,

@@ -43,7 +43,8 @@ _UNREACHED: Mapping[Propagation, str] = {
     "local": "to other hosts only headers that applications send: --propagation wire adds them to HTTP/1",
     "wire": "to other hosts over TLS, or with a head of more than 4 KiB, only headers that applications send:"
     " --propagation write adds them over TLS to HTTP/1",
-    "write": "to other hosts with a head of about 4 KiB or more, or over HTTP/2 only headers that applications send",
+    "write": "to other hosts with a head of about 4 KiB or more, over HTTP/2, or by fasthttp over TLS only headers that"
+    " applications send",
 }
 
 _NEEDS = {

@@ -6,8 +6,8 @@ Go code is resolved by the function table, which stripped programs have; C code 
 """
 
 from otel_goprobe.gobinary import Frame
-from otel_goprobe.stacks.application import application_frame, package_of
-from otel_goprobe.stacks.resolver import Stacks
-from otel_goprobe.stacks.symbols import Symbols
+from otel_goprobe.stacks.application import application_frame, package_of, stacktrace
+from otel_goprobe.stacks.resolver import Stacks, mappings
+from otel_goprobe.stacks.symbols import Symbol, Symbols
 
-__all__ = ["Frame", "Stacks", "Symbols", "application_frame", "package_of"]
+__all__ = ["Frame", "Stacks", "Symbol", "Symbols", "application_frame", "mappings", "package_of", "stacktrace"]

@@ -1,4 +1,4 @@
-"""Which frame of a stack is the application's own: the first that is neither Go's nor a dependency's code."""
+"""A stack's frame that is the application's own: the first that is neither Go's nor a dependency's; a stack as text."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def application_frame(frames: Sequence[Frame], module: str) -> Frame | None:
             return frame
     named = [frame for frame in frames if frame.function != "runtime.goexit"]
     return named[-1] if named else None
+
+
+def stacktrace(frames: Sequence[Frame]) -> str:
+    """Return frames, innermost first, as Go's runtime prints them: a line for the function, one for where it is."""
+    return "\n".join(
+        f"{frame.function}\n\t{frame.file}:{frame.line}" if frame.file else frame.function for frame in frames
+    )

@@ -48,7 +48,8 @@ class Stacks:
     """Frames of one process's program counters.
 
     Args:
-        maps: gives what ``/proc/PID/maps`` holds; asked again when an address is in no range that is known.
+        maps: gives what ``/proc/PID/maps`` holds, or raises OSError: the process has ended; asked again when an address
+            is in no range that is known.
         executable: a path of the process's executable as this process can open it.
         exe: the same as the maps name it.
         root: what goes before the path of another file of the process: ``/proc/PID/root``.
@@ -63,6 +64,17 @@ class Stacks:
         self._go: GoBinary | None = None
         self._symbols: dict[str, Symbols | None] = {}
         self._kept: dict[int, tuple[Frame, ...]] = {}
+
+    def look(self) -> None:
+        """Remember where the process has its code, as long as it is there to be asked; after its exec."""
+        if not self._ranges:
+            self._ranges = self._read()
+
+    def _read(self) -> tuple[Mapping, ...]:
+        try:
+            return mappings(self._maps())
+        except OSError:  # it has ended
+            return self._ranges
 
     def frames(self, pcs: Sequence[int]) -> tuple[Frame, ...]:
         """Return the calls of a stack, innermost first.
@@ -85,11 +97,19 @@ class Stacks:
             for each in self._ranges:
                 if each.start <= pc < each.end:
                     return each
-            self._ranges = mappings(self._maps())
+            self._ranges = self._read() or self._ranges
         return None
 
+    def _linked(self, pc: int) -> Mapping | None:
+        """Where the linker put it: so it was loaded, unless position independent; for a process that has ended."""
+        binary = self._binary()
+        try:
+            return None if binary.pie else Mapping(pc, pc + 1, binary.file_offset(pc), self._exe)
+        except BinaryError:
+            return None
+
     def _resolve(self, pc: int) -> tuple[Frame, ...]:
-        mapped = self._range(pc)
+        mapped = self._range(pc) or self._linked(pc)
         if mapped is None:
             return (Frame(f"{pc:#x}"),)
         offset = pc - mapped.start + mapped.offset
@@ -103,9 +123,12 @@ class Stacks:
             return (Frame(_place(mapped.path, offset)),)
 
     def _go_frames(self, offset: int) -> tuple[Frame, ...]:
+        return self._binary().frames(offset)
+
+    def _binary(self) -> GoBinary:
         if self._go is None:
             self._go = gobinary.open_binary(self._executable)
-        return self._go.frames(offset)
+        return self._go
 
     def _symbol(self, path: str, offset: int) -> str:
         if path not in self._symbols:

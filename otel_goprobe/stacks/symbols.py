@@ -1,7 +1,8 @@
-"""The functions of a file by its symbol tables: for C code, which no Go table knows."""
+"""The functions of a file by its symbol tables: for C code, which no Go table knows; resolver.py and listing/ ask."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,17 @@ _SYMBOL = np.dtype(
 _MAX_NAME_BYTES = 1 << 12
 
 
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A function by its symbol."""
+
+    name: str
+    address: int
+    """In the file, before any load bias."""
+    size: int
+    """Bytes."""
+
+
 class Symbols:
     """Symbols of one file.
 
@@ -36,6 +48,15 @@ class Symbols:
             self.segments = tuple(elf.segments)
         finally:
             elf.close()
+
+    def functions(self) -> list[Symbol]:
+        """Return every function that has a symbol, each name and address once, in order of names."""
+        found = {
+            Symbol(name, address, end - address)
+            for addresses, ends, names in self._tables
+            for address, end, name in zip(addresses.tolist(), ends.tolist(), names, strict=True)
+        }
+        return sorted(found, key=lambda symbol: (symbol.name, symbol.address))
 
     def function(self, address: int) -> str:
         """Return the function that an address of the file is in, or an empty text."""

@@ -8,7 +8,8 @@ Roles, in the order in which a reader meets them:
 - `Instrument`: turns the records of one run into events, and keeps the rows of the tool's table.
 - `Column`: of that table; the same keys are those of ``--json``.
 
-registry.py makes their units; ``otel-goprobe STEM`` and ``run --with STEM`` need nothing else.
+registry.py makes their units; ``otel-goprobe STEM`` and ``run --with STEM`` need nothing else. `COMMON_OPTIONS` are
+those that every tool has without doing anything for them: tooling.py does it.
 A record begins with ``struct tool_header`` (bpf/include/tool.h).
 """
 
@@ -17,10 +18,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import click
+
+from otel_goprobe import specs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import click
     import numpy as np
     import numpy.typing as npt
 
@@ -30,6 +34,17 @@ if TYPE_CHECKING:
 
 FRAMES = 40
 """Program counters of a stack that a record holds; TOOL_FRAMES of bpf/include/tool.h."""
+
+COMMON_OPTIONS = (
+    click.Option(
+        ["--where"],
+        multiple=True,
+        metavar="SPEC",
+        callback=lambda _context, _option, values: tuple(map(specs.functions, values)),
+        help="Only what these functions of Go do, or what they call does (repeatable): 'main.(*Cart).*'.",
+    ),
+)
+"""Of every tool's command, and of ``run --with``."""
 
 Row = dict[str, "AttributeValue | None"]
 """Of a tool's table: key of a column -> value."""
@@ -63,6 +78,9 @@ class Map(Protocol):
     def items(self) -> tuple[bytes, bytes]:
         """Return every key of a hash at a moment and its value, each one behind the other."""
 
+    def lookup(self, key: bytes) -> bytes | None:
+        """Return an element's value; None where there is none."""
+
     def update(self, key: bytes, value: bytes) -> None:
         """Write one element."""
 
@@ -93,7 +111,10 @@ class Instrument(Protocol):
     """One run of a tool, over all targets."""
 
     def begin(self, slot: int, target: Target) -> Iterable[Event]:
-        """Hear of a target whose probes are attached; return what of its past is known."""
+        """Hear of a target whose probes are attached; return what of its past is known.
+
+        With ``--where`` it isn't called: the past has no stacks.
+        """
 
     def take(self, records: npt.NDArray[np.void]) -> Iterable[Event]:
         """Turn records, oldest first, into events, each of which comes back by `settle`."""
@@ -139,12 +160,20 @@ class Tool:
     """Members of ``struct tool_target`` besides those that every tool has."""
     counters: tuple[str, ...] = ()
     """Its own, ``TOOL_COUNTER_<name>``, besides ``ring_full``; each counts something that was lost."""
-    ring_pages: int = 256
+    ring_pages: int = 4096
+    """Of 4 KiB, a power of two; these hold 25,000 records of opens, which are 664 bytes and a header of 8."""
     options: tuple[click.Option, ...] = ()
     """Of its command, besides those that every tool has."""
     bpftrace: Callable[[Sequence[int]], str] | None = None
     """Returns an equivalent bpftrace script for some processes."""
+    follows: tuple[int, ...] = ()
+    """Kinds of records that are about what an earlier record began, and so have no stack that ``--where`` could ask."""
     structs: tuple[str, ...] = ()
     """Others of its C structs that a table of layouts is wanted of."""
     headers: tuple[str, ...] = ()
     """Files beside its C source that come before it."""
+
+    @property
+    def every_option(self) -> tuple[click.Option, ...]:
+        """Its own options and `COMMON_OPTIONS`."""
+        return (*COMMON_OPTIONS, *self.options)

@@ -20,6 +20,9 @@ MAX_ROWS = 10_000
 """Beyond it what is new is counted in one row, whose texts are `OTHER`."""
 OTHER = "_OTHER"
 
+_Process = tuple[int, int]
+"""Number and start."""
+
 
 class Counted:
     """Counts events by target and some attributes of theirs and of their spans.
@@ -47,13 +50,13 @@ class Counted:
         self._keys = dict(keys)
         self._metric = metric
         self._scope = scope
-        self._counts: Counter[tuple[int, tuple[AttributeValue | None, ...]]] = Counter()
-        self._began: dict[int, int] = {}
-        self._services: dict[int, str] = {}
+        self._counts: Counter[tuple[_Process, tuple[AttributeValue | None, ...]]] = Counter()
+        self._began: dict[_Process, int] = {}
+        self._targets: dict[_Process, Target | None] = {}
 
     def begin(self, slot: int, target: Target) -> Iterable[Event]:
         """See `Instrument`."""
-        self._services[slot] = target.service
+        del slot, target
         return ()
 
     def take(self, records: npt.NDArray[np.void]) -> Iterable[Event]:
@@ -63,36 +66,44 @@ class Counted:
     def settle(self, event: Event, span: Mapping[str, AttributeValue]) -> None:
         """See `Instrument`."""
         values = tuple(event.attributes.get(key, span.get(key)) for key in self._keys.values())
-        row = (event.slot, values)
+        target = self._surroundings.target(event.slot)
+        process = (target.process.pid, target.process.start_ticks) if target else (0, 0)
+        row = (process, values)
         if row not in self._counts and len(self._counts) >= MAX_ROWS:
-            row = (event.slot, (OTHER,) * len(values))
-        self._began.setdefault(event.slot, event.unix_ns)
+            row = (process, (OTHER,) * len(values))
+        self._targets[process] = target
+        self._began.setdefault(process, event.unix_ns)
         self._counts[row] += 1
 
     def end(self, slot: int) -> Iterable[Event]:
-        """See `Instrument`; counts stay, under the service's name."""
+        """See `Instrument`; counts stay, under the service's name, though another process gets the slot."""
         del slot
         return ()
 
     def rows(self) -> list[Row]:
         """See `Instrument`: service, the keys, and ``count``."""
         return [
-            {"service": self._services.get(slot, ""), **dict(zip(self._keys, values, strict=True)), "count": count}
-            for (slot, values), count in self._counts.items()
+            {
+                "service": target.service if (target := self._targets[process]) else "",
+                **dict(zip(self._keys, values, strict=True)),
+                "count": count,
+            }
+            for (process, values), count in self._counts.items()
         ]
 
     def metrics(self, resources: Mapping[int, Mapping[str, AttributeValue]]) -> list[Metric]:
         """See `Instrument`: one sum."""
+        del resources  # of who has the slots now
         name, unit, description = self._metric
         points = tuple(
             SumPoint(
-                resources[slot],
+                target.resource,
                 {key: value for key, value in zip(self._keys.values(), values, strict=True) if value is not None},
-                self._began[slot],
+                self._began[process],
                 count,
             )
-            for (slot, values), count in self._counts.items()
-            if slot in resources
+            for (process, values), count in self._counts.items()
+            if (target := self._targets[process])
         )
         return [Metric(self._scope, name, unit, description, points, monotonic=True)] if points else []
 

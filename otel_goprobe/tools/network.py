@@ -5,33 +5,37 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import struct
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from otel_goprobe.emit import service_map
-from otel_goprobe.model import Event
+from otel_goprobe.errors import UsageError
 from otel_goprobe.probes.base import Field, Hook, Itab, Role, Way
 from otel_goprobe.probes.places import AtReturns, AtStart
-from otel_goprobe.tools import network_metrics, network_record
+from otel_goprobe.tools import network_bpftrace, network_events, network_files, network_metrics, network_record
 from otel_goprobe.tools.base import Tool, Tracepoint
+from otel_goprobe.tools.network_callers import Callers
+from otel_goprobe.tools.network_findings import Findings
+from otel_goprobe.tools.network_maps import Flows, Sockets
 from otel_goprobe.tools.network_past import sockets_of
-from otel_goprobe.tools.network_policy import NetworkPath, load
+from otel_goprobe.tools.network_policy import load
 from otel_goprobe.tools.network_record import (
     ACCEPTED,
     BEGUN,
     CLOSED,
+    CLOSED_RANGE,
     DONE,
+    DUPLICATED,
     LISTENS,
     LOOKUP_ERRORS,
     NAME,
+    RECEIVED_FROM,
     RESET,
     RETRANSMITTED,
+    SENT_TO,
 )
-from otel_goprobe.tools.network_table import COLUMNS, Connection, Table
+from otel_goprobe.tools.network_table import COLUMNS, Connection, Table, key_of
 from otel_goprobe.tools.network_table import Path as TablePath
 
 if TYPE_CHECKING:
@@ -40,15 +44,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue, Metric, Target
+    from otel_goprobe.model import AttributeValue, Event, Metric, Target
     from otel_goprobe.tools.base import Row, Surroundings
-    from otel_goprobe.tools.network_policy import Kind
 
 log = logging.getLogger(__name__)
 
-_ELEMENT = struct.Struct("<QQQQII")
-"""struct network_connection: began_ns, sent, received, sock, state, reserved."""
-_KEY = struct.Struct("<II")
 _DIALLED_WITHIN_NS = 5_000_000_000
 """Behind a lookup; then it was no dial's."""
 _GIVEN_UP = "given up"
@@ -61,33 +61,38 @@ class Network:
 
     Args:
         surroundings: stacks, services, maps.
-        options: of the command line: ``policy``, ``learn``, ``exit_on_finding``, ``dot``, ``svg``.
+        options: of the command line: ``policy``, ``learn``, ``dial_spans``, ``exit_on_finding``, ``dot``, ``svg``.
     """
 
     def __init__(self, surroundings: Surroundings, options: Mapping[str, object]) -> None:
         self._around = surroundings
         self._table = Table()
         policy, learn = options.get("policy"), options.get("learn")
-        self._policy = load(Path(str(policy))) if policy else None
+        self._findings = Findings(surroundings, load(Path(str(policy))) if policy else None)
         self._learn = Path(str(learn)) if learn else None
         self._drawings = {kind: Path(str(file)) for kind in ("dot", "svg") if (file := options.get(kind))}
+        self._dial_spans = bool(options.get("dial_spans"))
         self._exit_on_finding = bool(options.get("exit_on_finding"))
-        self._seen: dict[NetworkPath, int] = {}
-        self._found = False
-        self._pending: dict[tuple[int, int], Event] = {}
+        if self._exit_on_finding and not policy:
+            raise UsageError("--exit-on-finding without a policy finds nothing", "add --policy FILE")
+        network_files.check(self._learn, self._drawings)
+        self._sockets = Sockets(surroundings)
+        self._flows = Flows(surroundings)
+        self._callers = Callers(surroundings)
         self._names: dict[tuple[int, str], tuple[TablePath, Event]] = {}
         """By slot: names that were found, and perhaps are dialled now."""
+        self._late: list[Event] = []
+        """Findings of the last moment."""
 
     @property
     def exit_code(self) -> int | None:
         """4 once there is a finding, where that is to end the run."""
-        return EXIT_FINDING if self._found and self._exit_on_finding else None
+        return EXIT_FINDING if self._findings.found and self._exit_on_finding else None
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def begin(self, slot: int, target: Target) -> Iterable[Event]:
         """Take in the sockets that the target has already; no policy judges dials whose names nobody saw."""
-        elements = self._around.map_of("network", "network_connections")
         events: list[Event] = []
         for one in sockets_of(target.pid):
             key = (slot, one.direction, one.protocol, "", one.address, one.port, "")
@@ -95,13 +100,17 @@ class Network:
             if path is None:
                 continue
             if one.direction == "listen":
-                events += self._check(slot, path, None)
+                events += self._findings.check(slot, path, None)
                 continue
             path.opened += 1
             path.open += 1
             path.attempts += one.direction == "out"
-            self._table.connections[slot, one.descriptor] = Connection(path, 1 + one.descriptor, "open")
-            elements.update(_KEY.pack(slot, one.descriptor), _ELEMENT.pack(1 + one.descriptor, 0, 0, 0, 1, 0))
+            first, *others = one.descriptors
+            self._table.connections[slot, first] = Connection(path, 1 + first, "open")
+            for descriptor in others:
+                self._table.duplicated((slot, first), (slot, descriptor))
+            for descriptor in one.descriptors:
+                self._sockets.add(slot, descriptor, 1 + first)
         return events
 
     def take(self, records: npt.NDArray[np.void]) -> Iterator[Event]:
@@ -110,7 +119,7 @@ class Network:
         yield from self._undialled(times[-1] - _DIALLED_WITHIN_NS)
         for record, unix_ns in zip(records, times, strict=True):
             kind = int(record["header"]["kind"])
-            if kind in (BEGUN, ACCEPTED, LISTENS):
+            if kind in network_record.DIRECTIONS:
                 yield from self._begun(record, kind, unix_ns)
             elif kind == NAME:
                 yield from self._asked(record, unix_ns)
@@ -119,33 +128,60 @@ class Network:
 
     def _begun(self, record: np.void, kind: int, unix_ns: int) -> Iterator[Event]:
         header = record["header"]
-        slot, descriptor, now_ns = int(header["slot"]), int(record["descriptor"]), int(header["time_ns"])
+        slot, descriptor, began_ns = int(header["slot"]), int(record["descriptor"]), int(record["began_ns"])
         target = self._around.target(slot)
         protocol, host, address, port = network_record.destination(record)
-        if target is None or (kind != BEGUN and protocol not in ("tcp", "unix")):
+        if target is None or (kind in (ACCEPTED, LISTENS) and protocol not in ("tcp", "unix")):
             return
-        frame = self._around.code(slot, header["stack"][: header["frames"]].tolist()) if kind == BEGUN else None
-        direction = {BEGUN: "out", ACCEPTED: "in", LISTENS: "listen"}[kind]
+        if kind == BEGUN and protocol == "udp" and self._callers.asks_for_its_own_address(header, port):
+            return
+        frame = self._callers.code(header) if kind in network_record.DIALS else None
+        direction = network_record.DIRECTIONS[kind]
         function, line = (frame.function, frame.line) if frame else ("", 0)
         path, _ = self._table.path(
             (slot, direction, protocol, host, address, port, function), target.service, line, unix_ns
         )
         if path is None:
             return
-        event = self._event(record, path, unix_ns, frame.file if frame else "")
+        event = network_events.connect(record, path, unix_ns, frame.file if frame else "")
         self._names.pop((slot, host), None)
-        if kind != ACCEPTED:
-            yield from self._check(slot, path, event)
+        if direction != "in":
+            yield from self._findings.check(slot, path, event, header["stack"][: header["frames"]].tolist())
         if kind == LISTENS:
             return
+        before = self._table.connections.get((slot, descriptor))
+        if before and before.began_ns != began_ns:  # the record of its end found no room
+            self._table.closed((slot, descriptor), began_ns, 0, 0)
+        if kind in (SENT_TO, RECEIVED_FROM):
+            yield from self._flow(record, kind, path, event)
+            return
         path.attempts += kind == BEGUN
-        connection = Connection(path, now_ns, "connecting")
+        connection = Connection(path, began_ns, "connecting", event if kind == BEGUN else None)
         self._table.connections[slot, descriptor] = connection
-        if kind == BEGUN:
-            self._pending[slot, descriptor] = event
         error = int(record["error"])
         if error != errno.EINPROGRESS:
-            yield from self._outcome(slot, descriptor, connection, error, now_ns)
+            yield from self._outcome(connection, error, int(header["time_ns"]))
+
+    def _flow(self, record: np.void, kind: int, path: TablePath, event: Event) -> Iterator[Event]:
+        """Take in the other end of a UDP socket that isn't connected."""
+        slot, began_ns = event.slot, int(record["began_ns"])
+        key = slot, int(record["descriptor"])
+        if not self._flows.add(record, path):
+            self._table.overflow += 1
+            return
+        self._table.connections[key] = Connection(path, began_ns, "datagrams")
+        path.attempts += kind == SENT_TO
+        path.opened += 1
+        path.open += 1
+        if kind == SENT_TO:
+            yield event
+            return
+        own = network_record.own_address(record)
+        listening, new = self._table.path(
+            (slot, "listen", "udp", "", own, path.port, ""), path.service, 0, event.unix_ns
+        )
+        if listening and new:
+            yield from self._findings.check(slot, listening, None)
 
     def _asked(self, record: np.void, unix_ns: int) -> Iterator[Event]:
         """Take in a question for DNS with its answer."""
@@ -156,19 +192,15 @@ class Network:
         path, _ = self._table.path((slot, "name", "dns", host, "", 0, ""), target.service, 0, unix_ns)
         if path is None:
             return
-        attributes: dict[str, AttributeValue] = {"dns.question.name": host}
         path.attempts += 1
         if error:
             path.failures[error] += 1
-            attributes["error.type"] = error
         else:
             path.opened += 1
             path.address = network_record.address(record)
-            attributes["dns.answers"] = [path.address]
-        event = self._event(record, path, unix_ns, "")
-        event = replace(event, name="network.lookup", body=f"{host}: {error or path.address}", attributes=attributes)
+        event = network_events.lookup(record, host, error, path.address, unix_ns)
         if error:
-            yield from self._check(slot, path, event)
+            yield from self._findings.check(slot, path, event)
         else:
             self._names[slot, host] = path, event
         yield event
@@ -178,160 +210,103 @@ class Network:
         for key, (path, event) in list(self._names.items()):
             if event.unix_ns < before_unix_ns:
                 del self._names[key]
-                yield from self._check(key[0], path, event)
+                yield from self._findings.check(key[0], path, event)
 
     def _happened(self, record: np.void, kind: int) -> Iterator[Event]:
         slot, descriptor = int(record["header"]["slot"]), int(record["descriptor"])
         now_ns, began_ns = int(record["header"]["time_ns"]), int(record["began_ns"])
-        connection = self._table.connections.get((slot, descriptor))
+        key = slot, descriptor
+        if kind == CLOSED_RANGE:
+            yield from self._closed_range(slot, descriptor, int(record["error"]), now_ns)
+        if kind == DUPLICATED:
+            key = slot, int(record["error"])
+        connection = self._table.connections.get(key)
         if connection is None or connection.began_ns != began_ns:
             return
         if kind == DONE:
-            yield from self._outcome(slot, descriptor, connection, int(record["error"]), now_ns)
+            yield from self._outcome(connection, int(record["error"]), now_ns)
         elif kind == CLOSED:
-            sent, received = int(record["sent"]), int(record["received"])
-            self._table.closed((slot, descriptor), now_ns, sent, received)
-            if connection.state == "connecting":
-                self._table.failed(connection, _GIVEN_UP)
-                yield from self._said(slot, descriptor, _GIVEN_UP)
+            yield from self._closed(key, connection, now_ns, (int(record["sent"]), int(record["received"])))
+        elif kind == DUPLICATED:
+            self._table.duplicated(key, (slot, descriptor))
         elif kind == RETRANSMITTED:
             connection.path.retransmits += 1
-        elif kind == RESET:
+        elif kind == RESET and connection.state == "open":  # else it is refused
             connection.path.resets += 1
 
-    def _outcome(self, slot: int, descriptor: int, connection: Connection, error: int, now_ns: int) -> Iterator[Event]:
-        if error:
-            name = errno.errorcode.get(error, str(error))
-            self._table.failed(connection, name)
-            yield from self._said(slot, descriptor, name)
-        else:
-            self._table.opened(connection, now_ns)
-            yield from self._said(slot, descriptor, "")
+    def _closed_range(self, slot: int, first: int, last: int, now_ns: int) -> Iterator[Event]:
+        counted = self._sockets.bytes()
+        for key, connection in list(self._table.connections.items()):
+            began_ns, sent, received = counted.get(key, (0, 0, 0))
+            # Where another has the descriptor by now, a record of the end is to come.
+            if key[0] == slot and first <= key[1] <= last and connection.began_ns == began_ns < now_ns:
+                yield from self._closed(key, connection, now_ns, (sent, received))
 
-    def _said(self, slot: int, descriptor: int, error: str) -> Iterator[Event]:
-        """Give the event of a dial once it is known what came of it."""
-        event = self._pending.pop((slot, descriptor), None)
-        if event is None:
+    def _closed(
+        self, key: tuple[int, int], connection: Connection, now_ns: int, moved: tuple[int, int]
+    ) -> Iterator[Event]:
+        self._table.closed(key, now_ns, *moved)
+        if connection.descriptors:
             return
-        if error:
-            attributes = {**event.attributes, "error.type": error}
-            event = replace(event, body=f"{event.body}: {error}", attributes=attributes)
-        yield event
+        if connection.state == "datagrams":
+            self._flows.closed(key[0], connection.began_ns)
+        elif connection.state == "connecting":
+            yield from self._outcome(connection, _GIVEN_UP, now_ns)
 
-    def _event(self, record: np.void, path: TablePath, unix_ns: int, file: str) -> Event:
-        header = record["header"]
-        attributes: dict[str, AttributeValue] = {
-            "network.transport": path.protocol,
-            "server.address": path.host or path.address,
-            "network.peer.address": path.address,
-        }
-        if path.port:
-            attributes |= {"server.port": path.port, "network.peer.port": path.port}
-        if path.function:
-            attributes["code.function.name"] = path.function
-        if file:
-            attributes |= {"code.file.path": file, "code.line.number": path.line}
-        return Event(
-            slot=int(header["slot"]),
-            unix_ns=unix_ns,
-            name="network.connect",
-            body=f"{path.function or path.service} connects to {path.destination}",
-            attributes=attributes,
-            trace_id=header["trace_id"].tobytes() if header["span_id"] else b"",
-            span_id=header["span_id"].tobytes() if header["span_id"] else b"",
-            sampled=bool(header["trace_flags"] & 1),
-        )
+    def _outcome(self, connection: Connection, error: int | str, now_ns: int) -> Iterator[Event]:
+        """Take in what came of a dial, and give its event."""
+        if connection.state != "connecting":
+            return
+        if not error:
+            self._table.opened(connection, now_ns)
+        elif isinstance(error, str):
+            self._table.failed(connection, error)
+        else:
+            error = errno.errorcode.get(error, str(error))
+            self._table.failed(connection, error)
+        event, connection.event = connection.event, None
+        if event:
+            took_ns = now_ns - connection.began_ns
+            yield network_events.ended(event, str(error or ""), took_ns, with_span=self._dial_spans)
 
     def settle(self, event: Event, span: Mapping[str, AttributeValue]) -> None:
         """Remember the route for which a path was gone last."""
+        path = self._table.paths.get(key_of(event))
         route = span.get("http.route")
-        if not route:
-            return
-        function = event.attributes.get("code.function.name", "")
-        where = event.attributes.get("network.peer.address")
-        for path in self._table.paths.values():
-            if path.function == function and path.address == where:
-                path.route = str(route)
+        if path and route:
+            path.route = str(route)
 
     def end(self, slot: int) -> Iterable[Event]:
         """See `Instrument`."""
-        open_bytes = self._open_bytes()
-        self._table.forget(slot, open_bytes)
-        self._pending = {key: event for key, event in self._pending.items() if key[0] != slot}
-        elements = self._around.map_of("network", "network_connections")
-        for key in open_bytes:
-            if key[0] == slot:
-                elements.delete(_KEY.pack(*key))
-        return self._undialled(math.inf)
-
-    # --- policies ----------------------------------------------------------------------------------------------------
-
-    def _check(self, slot: int, path: TablePath, event: Event | None) -> Iterator[Event]:
-        """Compare a path with the policy: a finding is said once, then counted."""
-        kinds: dict[str, Kind] = {"listen": "listen", "name": "name", "out": "connect"}
-        kind = kinds[path.direction]
-        unix = path.address if path.protocol == "unix" else ""
-        ip = "" if unix or kind == "name" else path.address
-        protocol = "" if kind == "name" else path.protocol
-        way = NetworkPath(path.service, kind, protocol, path.host, ip, path.port, unix)
-        known = way in self._seen
-        self._seen[way] = self._seen.get(way, 0) + 1
-        policy = self._policy
-        if policy is None or not policy.checks(path.service) or policy.allows(way):
-            return
-        path.findings += 1
-        self._found = True
-        if known:
-            return
-        why = policy.why_not(way)
-        by = f" ({path.function})" if path.function else ""
-        log.warning("finding: %s: %s%s", path.service, why, by)
-        yield Event(
-            slot=slot,
-            unix_ns=event.unix_ns if event else 0,
-            name="network.finding",
-            body=f"{why}{by}",
-            attributes=event.attributes if event else {"server.address": path.address, "server.port": path.port},
-            trace_id=event.trace_id if event else b"",
-            span_id=event.span_id if event else b"",
-            sampled=event.sampled if event else False,
-            warning=True,
-        )
+        counted = self._sockets.bytes()
+        self._table.forget(slot, counted)
+        self._flows.forget(slot)
+        self._sockets.forget(slot, counted)
+        self._callers.forget(slot)
+        late, self._late = self._late, []
+        return [*late, *self._undialled(math.inf)]
 
     # --- what comes of it --------------------------------------------------------------------------------------------
 
-    def _open_bytes(self) -> dict[tuple[int, int], tuple[int, int, int]]:
-        keys, values = self._around.map_of("network", "network_connections").items()
-        found = {}
-        elements = zip(_KEY.iter_unpack(keys), _ELEMENT.iter_unpack(values), strict=True)
-        for key, (began_ns, sent, received, *_) in elements:
-            found[key[0], key[1]] = began_ns, sent, received
-        return found
-
     def rows(self) -> list[Row]:
         """See `Instrument`."""
-        return self._table.rows(self._open_bytes())
+        return self._table.rows(self._sockets.bytes(), self._flows.bytes())
 
     def metrics(self, resources: Mapping[int, Mapping[str, AttributeValue]]) -> list[Metric]:
         """See `Instrument`: connections, failures, bytes and findings by destination."""
         return network_metrics.metrics(self._table, self.rows(), resources)
 
     def close(self) -> None:
-        """Write the policy that was learnt, and the drawings."""
+        """Judge what waited for a dial, write the policy that was learnt, and the drawings."""
+        self._late = list(self._undialled(math.inf))
         if self._table.overflow:
             log.warning("network: %d connections of paths that found no room", self._table.overflow)
         if self._learn:
             from otel_goprobe.tools.network_learn import learn  # noqa: PLC0415 - on request
 
-            result = learn(self._seen, self._learn)
+            result = learn(self._findings.seen, self._learn)
             log.info("learnt %d paths of %d services into %s", result.paths, result.services, self._learn)
-        edges = [
-            service_map.Edge(path.service, path.destination, f"{path.protocol} {path.opened}", bool(path.findings))
-            for path in self._table.paths.values()
-            if path.direction == "out"
-        ]
-        for kind, file in self._drawings.items():
-            file.write_text(service_map.dot(edges) if kind == "dot" else service_map.svg(edges))
+        network_files.draw(self._table.edges(), self._drawings)
 
 
 _LOOKUP = "net.(*Resolver).lookupIP"
@@ -345,10 +320,10 @@ TOOL = Tool(
     columns=COLUMNS,
     sort="opened",
     instrument=Network,
-    headers=("network.h",),
+    follows=(DONE, CLOSED, RETRANSMITTED, RESET, DUPLICATED, CLOSED_RANGE),
+    headers=("network.h", "network_connections.h", "network_datagrams.h"),
     tracepoints=(
         Tracepoint("network_syscall", "sys_exit"),
-        Tracepoint("network_close", "sys_enter"),
         Tracepoint("network_retransmit", "tcp_retransmit_skb"),
         Tracepoint("network_reset", "tcp_receive_reset"),
     ),
@@ -375,9 +350,11 @@ TOOL = Tool(
     ),
     counters=("connections_full",),
     ring_pages=8192,
+    bpftrace=network_bpftrace.script,
     options=(
         click.Option(["--policy"], metavar="FILE", help="Allowed paths, YAML; any other is a finding."),
         click.Option(["--learn"], metavar="FILE", help="Write a policy of what is seen, or add to it."),
+        click.Option(["--dial-spans"], is_flag=True, help="Make a span of each dial, too."),
         click.Option(["--exit-on-finding"], is_flag=True, help=f"End with {EXIT_FINDING} at the first finding."),
         click.Option(["--dot"], metavar="FILE", help="Draw who talks to whom at the end, in Graphviz' language."),
         click.Option(["--svg"], metavar="FILE", help="The same as SVG, which needs Graphviz."),

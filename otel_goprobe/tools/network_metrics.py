@@ -1,4 +1,9 @@
-"""Rows of network's table -> metrics, a point for each destination; called by network.py."""
+"""Rows of network's table -> metrics, a point for each destination; called by network.py.
+
+Names and attributes are those of the conventions where these have one: ``process.network.io`` and its
+``network.io.direction`` (model/process/metrics.yaml of semantic-conventions), ``network.transport``, ``server.*``,
+``dns.question.name``, ``error.type``. Which way a connection was opened has no name there.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,33 @@ from typing import TYPE_CHECKING
 from otel_goprobe.model import Metric, SumPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from otel_goprobe.model import AttributeValue
     from otel_goprobe.tools.base import Row
-    from otel_goprobe.tools.network_table import Table
+    from otel_goprobe.tools.network_table import Path, Table
+
+    Attributes = Mapping[str, AttributeValue]
 
 SCOPE = "otel-goprobe/tools/network"
+MAX_POINTS = 2000
+"""Of a metric and a target; what comes beyond is added up in one point, `OVERFLOW`. The specification's default and its
+attribute: metrics/sdk.md, "Cardinality limits"."""
+OVERFLOW: Mapping[str, AttributeValue] = {"otel.metric.overflow": True}
 
 _METRICS = {
-    "goprobe.network.connections": ("{connection}", "Connections that came about, and names that were found."),
+    "goprobe.network.connections": ("{connection}", "Connections that came about."),
     "goprobe.network.open": ("{connection}", "Connections that are open."),
-    "goprobe.network.sent": ("By", "Bytes that the service sent."),
-    "goprobe.network.received": ("By", "Bytes that the service received."),
-    "goprobe.network.failures": ("{connection}", "Connections and lookups that failed, by error."),
-    "goprobe.network.findings": ("{connection}", "Connections that the policy doesn't allow."),
+    "process.network.io": ("By", "Bytes that the service sent and received over its connections."),
+    "goprobe.network.failures": ("{connection}", "Connections that didn't come about, by error."),
+    "goprobe.network.retransmits": ("{packet}", "Packets that were sent again."),
+    "goprobe.network.resets": ("{connection}", "Connections that the other side reset."),
+    "goprobe.network.lookups": ("{lookup}", "Questions for DNS, by error."),
+    "goprobe.network.findings": ("{connection}", "Connections and questions that the policy doesn't allow."),
 }
 
 
-def metrics(table: Table, rows: Sequence[Row], resources: Mapping[int, Mapping[str, AttributeValue]]) -> list[Metric]:
+def metrics(table: Table, rows: Sequence[Row], resources: Mapping[int, Attributes]) -> list[Metric]:
     """Return all of them.
 
     Args:
@@ -33,28 +46,64 @@ def metrics(table: Table, rows: Sequence[Row], resources: Mapping[int, Mapping[s
         rows: of its paths, in their order: with the bytes of what is open.
         resources: attributes of the targets, by slot; without one a path has no point.
     """
-    of: dict[str, dict[tuple[int, tuple[tuple[str, AttributeValue], ...]], SumPoint]] = {}
+    of: dict[str, dict[int, dict[tuple[tuple[str, AttributeValue], ...], SumPoint]]] = {}
     for (slot, *_), path, row in zip(table.paths, table.paths.values(), rows, strict=True):
         if slot not in resources:
             continue
-        where: dict[str, AttributeValue] = {
-            "network.transport": path.protocol,
-            "network.io.direction": path.direction,
-            "server.address": path.host or path.address,
-            "server.port": path.port,
-        }
-        values = [("connections", path.opened, where), ("open", path.open, where)]
-        values += [(direction, int(str(row[direction])), where) for direction in ("sent", "received")]
-        values += [("failures", count, {**where, "error.type": error}) for error, count in path.failures.items()]
-        values += [("findings", path.findings, where)] if path.findings else []
-        for name, value, attributes in values:
-            # Paths that differ by their function alone have one point.
-            points = of.setdefault(f"goprobe.network.{name}", {})
-            key = slot, tuple(attributes.items())
+        for name, value, attributes in _values(path, row):
+            # Paths that differ by what isn't told have one point.
+            points = of.setdefault(name, {}).setdefault(slot, {})
+            key = tuple(attributes.items())
+            if key not in points and len(points) >= MAX_POINTS:
+                key = tuple(OVERFLOW.items())
             before = points.get(key)
             began = min(before.start_unix_ns, path.began_unix_ns) if before else path.began_unix_ns
-            points[key] = SumPoint(resources[slot], attributes, began, value + (before.value if before else 0))
+            points[key] = SumPoint(resources[slot], dict(key), began, value + (before.value if before else 0))
     return [
-        Metric(SCOPE, name, *_METRICS[name], tuple(points.values()), monotonic=not name.endswith(".open"))
-        for name, points in of.items()
+        Metric(
+            SCOPE,
+            name,
+            *_METRICS[name],
+            tuple(point for points in by_slot.values() for point in points.values()),
+            monotonic=not name.endswith(".open"),
+        )
+        for name, by_slot in of.items()
     ]
+
+
+def _values(path: Path, row: Row) -> Iterator[tuple[str, int, Attributes]]:
+    """Give a path's metrics: name, value, attributes."""
+    where = _where(path)
+    if path.findings:
+        yield "goprobe.network.findings", path.findings, where
+    if path.direction == "name":
+        if path.opened:
+            yield "goprobe.network.lookups", path.opened, where
+        for error, count in path.failures.items():
+            yield "goprobe.network.lookups", count, {**where, "error.type": error}
+    elif path.direction != "listen":
+        yield "goprobe.network.connections", path.opened, where
+        yield "goprobe.network.open", path.open, where
+        for key, direction in (("sent", "transmit"), ("received", "receive")):
+            yield "process.network.io", int(str(row[key])), {**where, "network.io.direction": direction}
+        for error, count in path.failures.items():
+            yield "goprobe.network.failures", count, {**where, "error.type": error}
+        if path.retransmits:
+            yield "goprobe.network.retransmits", path.retransmits, where
+        if path.resets:
+            yield "goprobe.network.resets", path.resets, where
+
+
+def _where(path: Path) -> Attributes:
+    """Return the attributes of a path; who comes isn't told, since there may be any number of them."""
+    if path.direction == "name":
+        return {"dns.question.name": path.host}
+    where: dict[str, AttributeValue] = {
+        "network.transport": path.protocol,
+        "goprobe.network.direction": path.direction,
+    }
+    if path.direction == "out" or path.protocol == "unix":
+        where["server.address"] = path.host or path.address
+    if path.port:
+        where["server.port"] = path.port
+    return where

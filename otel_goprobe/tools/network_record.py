@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -9,8 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET, NAME = range(8)
+BEGUN, DONE, ACCEPTED, CLOSED, LISTENS, RETRANSMITTED, RESET, NAME, DUPLICATED, CLOSED_RANGE, SENT_TO, RECEIVED_FROM = (
+    range(12)
+)
 """enum network_kind."""
+DIALS = (BEGUN, SENT_TO)
+DIRECTIONS = {BEGUN: "out", SENT_TO: "out", ACCEPTED: "in", RECEIVED_FROM: "in", LISTENS: "listen"}
+"""Of the records by which paths become known."""
 LOOKUP_ERRORS = ("", "lookup failed", "not found", "timeout")
 """enum network_lookup_error."""
 _UNIX = 1
@@ -25,12 +31,11 @@ def destination(record: np.void) -> tuple[str, str, str, int]:
     kind = int(record["header"]["kind"])
     if int(record["family"]) == _UNIX:
         raw = bytes(record["unix_path"])
-        return "unix", "", f"@{_text(raw[1:])}" if raw[:1] == b"\0" else _text(raw), 0
+        abstract = _text(raw[1:]) if raw[:1] == b"\0" else ""
+        return "unix", "", f"@{abstract}" if abstract else _text(raw), 0
     protocol = _PROTOCOLS.get(int(record["protocol"]), str(int(record["protocol"])))
-    port = int(record["local_port" if kind in (LISTENS, ACCEPTED) else "port"])
-    asked = _HOST_PORT.fullmatch(name(record)) if kind == BEGUN else None
-    host = asked["host"] if asked and (asked["port"] == str(port) or not asked["port"].isdecimal()) else ""
-    return protocol, "" if _is_address(host) else host.rstrip("."), address(record), port
+    port = int(record["local_port" if kind in (LISTENS, ACCEPTED, RECEIVED_FROM) else "port"])
+    return protocol, _host(name(record), port) if kind in DIALS else "", address(record), port
 
 
 def name(record: np.void) -> str:
@@ -40,8 +45,25 @@ def name(record: np.void) -> str:
 
 def address(record: np.void) -> str:
     """Return the other side's address; of what is listened on, the own."""
-    own = int(record["header"]["kind"]) == LISTENS
-    found = ipaddress.IPv6Address(bytes(record["local_address" if own else "address"]))
+    return own_address(record) if int(record["header"]["kind"]) == LISTENS else _address(record["address"].tobytes())
+
+
+def own_address(record: np.void) -> str:
+    """Return this side's address."""
+    return _address(record["local_address"].tobytes())
+
+
+@functools.lru_cache(4096)
+def _host(asked: str, port: int) -> str:
+    """Return the name of what was dialled, if it was dialled by a name."""
+    found = _HOST_PORT.fullmatch(asked)
+    host = found["host"] if found and (found["port"] == str(port) or not found["port"].isdecimal()) else ""
+    return "" if _is_address(host) else host.rstrip(".")
+
+
+@functools.lru_cache(4096)
+def _address(raw: bytes) -> str:
+    found = ipaddress.IPv6Address(raw)
     return str(found.ipv4_mapped or found)
 
 

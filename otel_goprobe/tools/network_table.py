@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from otel_goprobe.emit.service_map import Edge
 from otel_goprobe.tools.base import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from otel_goprobe.model import Event
     from otel_goprobe.tools.base import Row
 
 MAX_PATHS = 10_000
@@ -38,6 +40,21 @@ COLUMNS = (
 
 PathKey = tuple[int, str, str, str, str, int, str]
 """Slot, direction, protocol, name asked for, address or path, port, function."""
+
+
+def key_of(event: Event) -> PathKey:
+    """Return the key of the path that a dial's event belongs to."""
+    told = event.attributes
+    host, address = str(told.get("server.address", "")), str(told.get("network.peer.address", ""))
+    return (
+        event.slot,
+        "out",
+        str(told.get("network.transport", "")),
+        "" if host == address else host,
+        address,
+        int(str(told.get("server.port", 0))),
+        str(told.get("code.function.name", "")),
+    )
 
 
 @dataclass(slots=True)
@@ -101,7 +118,7 @@ class Path:
             "open": self.open,
             "sent": self.sent + open_bytes[0],
             "received": self.received + open_bytes[1],
-            "failures": " ".join(f"{name}:{count}" for name, count in sorted(self.failures.items())),
+            "failures": " ".join(_failures(self.failures)),
             "connect_s": self.connect_ns / self.timed / 1e9 if self.timed else None,
             "lifetime_s": self.life_ns / self.closed / 1e9 if self.closed else None,
             "retransmits": self.retransmits,
@@ -117,7 +134,11 @@ class Connection:
     path: Path
     began_ns: int
     state: str
-    """``connecting``, ``open`` or ``failed``."""
+    """``connecting``, ``open``, ``failed`` or ``datagrams``: a UDP socket that isn't connected."""
+    event: Event | None = None
+    """To be told once it is known what came of the dial."""
+    descriptors: int = 1
+    """That stand for it."""
 
 
 class Table:
@@ -157,13 +178,20 @@ class Table:
         connection.state = "failed"
         connection.path.failures[error] += 1
 
+    def duplicated(self, key: tuple[int, int], into: tuple[int, int]) -> None:
+        """Take in that a connection has another descriptor."""
+        connection = self.connections[key]
+        connection.descriptors += 1
+        self.connections[into] = connection
+
     def closed(self, key: tuple[int, int], now_ns: int, sent: int, received: int) -> None:
         """Take in that a descriptor that is known is closed."""
         connection = self.connections.pop(key)
         path = connection.path
         path.sent += sent
         path.received += received
-        if connection.state == "open":
+        connection.descriptors -= 1
+        if connection.state == "open" and not connection.descriptors:
             path.open -= 1
             path.closed += 1
             path.life_ns += max(now_ns - connection.began_ns, 0)
@@ -172,22 +200,48 @@ class Table:
         """Close all of a target's that are there; `open_bytes` as for `rows`."""
         for key in [key for key in self.connections if key[0] == slot]:
             connection = self.connections.pop(key)
-            connection.path.open -= connection.state == "open"
+            connection.descriptors -= 1
+            connection.path.open -= connection.state == "open" and not connection.descriptors
             began_ns, sent, received = open_bytes.get(key, (0, 0, 0))
             if began_ns == connection.began_ns:
                 connection.path.sent += sent
                 connection.path.received += received
 
-    def rows(self, open_bytes: Mapping[tuple[int, int], tuple[int, int, int]]) -> list[Row]:
+    def rows(
+        self,
+        open_bytes: Mapping[tuple[int, int], tuple[int, int, int]],
+        flows: Iterable[tuple[Path, int, int]] = (),
+    ) -> list[Row]:
         """Return all rows.
 
         Args:
             open_bytes: slot and descriptor -> when it began, sent, received, of descriptors that are open now.
+            flows: path, sent and received of what is open now and has no descriptor of its own.
         """
-        by_path: dict[int, tuple[int, int]] = {}
+        moved = list(flows)
         for key, (began_ns, sent, received) in open_bytes.items():
             connection = self.connections.get(key)
             if connection and connection.began_ns == began_ns:
-                before = by_path.get(id(connection.path), (0, 0))
-                by_path[id(connection.path)] = before[0] + sent, before[1] + received
+                moved.append((connection.path, sent, received))
+        by_path: dict[int, tuple[int, int]] = {}
+        for path, sent, received in moved:
+            before = by_path.get(id(path), (0, 0))
+            by_path[id(path)] = before[0] + sent, before[1] + received
         return [path.row(by_path.get(id(path), (0, 0))) for path in self.paths.values()]
+
+    def edges(self) -> list[Edge]:
+        """Return what is dialled, as arrows; where a watched service listens at the other end, to that service."""
+        listening = {
+            (path.address, path.port): path.service for path in self.paths.values() if path.direction == "listen"
+        }
+        edges = []
+        for path in self.paths.values():
+            if path.direction == "out":
+                label = "\n".join([f"{path.protocol} {path.opened}", *_failures(path.failures)])
+                to = listening.get((path.address, path.port), path.destination)
+                edges.append(Edge(path.service, to, label, bool(path.findings)))
+        return edges
+
+
+def _failures(failures: Counter[str]) -> list[str]:
+    return [f"{name}:{count}" for name, count in sorted(failures.items())]

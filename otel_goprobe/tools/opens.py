@@ -6,9 +6,10 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from otel_goprobe.emit import bpftrace
 from otel_goprobe.model import Event
-from otel_goprobe.tools.base import Column, Tool, Tracepoint
-from otel_goprobe.tools.counted import Counted
+from otel_goprobe.tools.base import FRAMES, Column, Tool, Tracepoint
+from otel_goprobe.tools.counted import MAX_ROWS, Counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,14 +67,18 @@ def _instrument(surroundings: Surroundings, options: Mapping[str, object]) -> Co
 
 
 def _bpftrace(pids: Sequence[int]) -> str:
-    watched = " || ".join(f"pid == {pid}" for pid in pids) or "1"
-    return f"""tracepoint:syscalls:sys_enter_openat /{watched}/ {{ @path[tid] = args->filename; }}
-tracepoint:syscalls:sys_exit_openat /@path[tid]/ {{
-	@opens[str(@path[tid]), args->ret < 0 ? -args->ret : 0, ustack(40)] = count();
+    """By path, error and stack; functions as bpftrace names them, no routes."""
+    watched = bpftrace.watched(pids)
+    body = f"""
+{bpftrace.entries("open", "openat", "openat2")} /{watched}/ {{ @path[tid] = (uint64)args->filename; }}
+{bpftrace.entries("creat")} /{watched}/ {{ @path[tid] = (uint64)args->pathname; }}
+{bpftrace.exits("open", "openat", "openat2", "creat")} /@path[tid]/ {{
+	@opens[str(uptr(@path[tid])), args->ret < 0 ? -args->ret : 0, ustack({FRAMES})] = count();
 	delete(@path[tid]);
 }}
 END {{ clear(@path); }}
 """
+    return bpftrace.script(body, pids, MAP_KEYS_MAX=MAX_ROWS, STRLEN=200)
 
 
 TOOL = Tool(

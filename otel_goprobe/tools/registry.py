@@ -80,7 +80,10 @@ def unit(of: Tool, sources: Path) -> Unit:
         ),
         programs=(
             *(UnitProgram(way.program) for hook in of.hooks for way in hook.ways),
-            *(UnitProgram(each.program, "raw_tracepoint", each.event) for each in of.tracepoints),
+            *(
+                UnitProgram(each.program, "raw_tracepoint", each.event, required=each.required)
+                for each in of.tracepoints
+            ),
         ),
         structs=(of.record, "tool_header", "tool_target", *of.structs),
     )

@@ -69,14 +69,14 @@ class Jaeger:
 
 @dataclass(frozen=True)
 class Collector:
-    """A Collector that passes traces and metrics on to a list in this process."""
+    """A Collector that passes traces, metrics and log records on to a list in this process."""
 
     otlp_http: str
     """For OTEL_EXPORTER_OTLP_ENDPOINT with http/protobuf: ``http://127.0.0.1:PORT``."""
     otlp_grpc: str
     """For OTEL_EXPORTER_OTLP_ENDPOINT with grpc: ``http://127.0.0.1:PORT``."""
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """OTLP/JSON requests of either service, as the Collector sent them."""
+    """OTLP/JSON requests of any of the three services, as the Collector sent them."""
 
     def spans(self) -> list[dict[str, Any]]:
         """Return every span so far, in OTLP/JSON with its resource's attributes (``resource``) and its ``scope``."""
@@ -96,6 +96,16 @@ class Collector:
             for resource_metrics in request.get("resourceMetrics", ())
             for scope_metrics in resource_metrics["scopeMetrics"]
             for metric in scope_metrics["metrics"]
+        ]
+
+    def logs(self) -> list[dict[str, Any]]:
+        """Return every log record so far, in OTLP/JSON with its resource's attributes and its ``scope``."""
+        return [
+            record | {"resource": resource_logs["resource"]["attributes"], "scope": scope_logs["scope"]["name"]}
+            for request in list(self.requests)
+            for resource_logs in request.get("resourceLogs", ())
+            for scope_logs in resource_logs["scopeLogs"]
+            for record in scope_logs["logRecords"]
         ]
 
     def wait_for_spans(self, count: int, within_s: float = 10.0) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import select
 import subprocess
 import time
@@ -184,11 +185,25 @@ def test_processes_come_and_go(hits_unit: model.Unit, cache_dir: Path) -> None:
         ring.close()
 
 
+def test_a_tracepoint_that_can_be_done_without(hits_unit: model.Unit, cache_dir: Path) -> None:
+    """Where the kernel lacks it the others are attached, and it is said why."""
+    missing = model.UnitProgram("process_exit", "raw_tracepoint", "no_such_event", required=False)
+    unit = dataclasses.replace(hits_unit, programs=(*hits_unit.programs[:3], missing))
+    with (
+        kernel.load(unit, cache_dir=cache_dir) as program,
+        kernel.attach_tracepoints(program) as attachment,
+    ):
+        assert len(attachment) == 1
+        (skip,) = attachment.skipped
+    assert skip.what == "without process_exit"
+    assert skip.reason == f"this kernel ({platform.release()}) has no tracepoint no_such_event"
+
+
 def test_an_unknown_tracepoint_is_refused(hits_unit: model.Unit, cache_dir: Path) -> None:
     """The sentence names it."""
     programs = (*hits_unit.programs[:3], model.UnitProgram("process_exit", "raw_tracepoint", "no_such_event"))
     with (
         kernel.load(dataclasses.replace(hits_unit, programs=programs), cache_dir=cache_dir) as program,
-        pytest.raises(KernelError, match="attaching to the tracepoint no_such_event"),
+        pytest.raises(KernelError, match="has no tracepoint no_such_event"),
     ):
         kernel.attach_tracepoints(program)

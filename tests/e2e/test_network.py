@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+SERVER, CLIENT = 2, 3
 WORK = 7
 SHORT = 101
 
@@ -144,6 +145,38 @@ def test_policy(receiver: Receiver, tmp_path: Path) -> None:
     dials = [event for span in forbidden for event in span.events if event.name == "network.connect"]
     assert [event.attributes["server.address"] for event in dials].count("collector.example.org") == 2
     assert all(log.name != "network.connect" or not log.trace_id for log in receiver.logs)
+
+
+def test_dial_spans(receiver: Receiver, tmp_path: Path) -> None:
+    """On request each dial is a CLIENT span, too: a child of its request's, with its outcome; a root without one."""
+    with services(tmp_path) as ((service,), peers):
+        flags = ("--pid", str(service.pid), "--with", "network", "--dial-spans")
+        with Agent(*flags, environment=receiver.environment) as agent:
+            agent.attached()
+            service.work(3)
+            truth = service.truth
+            outcome = agent.stop()
+    assert outcome.balanced
+    requests = {span.span_id: span for span in receiver.spans if span.kind == SERVER}
+    dials = [span for span in receiver.spans if span.scope == "otel-goprobe/tools/network"]
+    assert len(dials) == sum(one["Opened"] + sum(one["Failed"].values()) for one in truth.values())
+    assert {span.kind for span in dials} == {CLIENT}
+    echoed = [span for span in dials if span.attributes.get("server.port") == int(peers["TCP"].rpartition(":")[2])]
+    assert len(echoed) == 3
+    for span in echoed:
+        request = requests[span.parent_span_id]
+        assert (request.trace_id, request.attributes["url.path"]) == (span.trace_id, "/work")
+        assert request.start <= span.start <= span.end <= request.end
+        assert span.name == f"connect {peers['TCP']}"
+        assert not span.error
+        assert span.attributes["network.transport"] == "tcp"
+        assert span.attributes["network.type"] == "ipv4"
+        assert span.attributes["code.function.name"] == "main.(*service).callEcho"
+        assert [event.name for event in request.events].count("network.connect") >= 5
+    errors = {span.attributes.get("error.type") for span in dials if span.error}
+    assert errors == {"ECONNREFUSED", "given up"}
+    roots = [span for span in dials if not span.parent_span_id]
+    assert all(len(span.trace_id) == 32 and span.trace_id not in requests for span in roots)
 
 
 def test_exit_on_finding(tmp_path: Path) -> None:

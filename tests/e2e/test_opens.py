@@ -47,6 +47,17 @@ def truth(target: Target) -> Counter[Key]:
     )
 
 
+def counted(rows: list[dict[str, Any]], folder: str) -> Counter[Key]:
+    """Return the rows of what is in a folder, as the program's truth has them."""
+    return Counter(
+        {
+            (row["function"], row["line"], row["route"] or "", row["path"], row["error"] or ""): row["count"]
+            for row in rows
+            if row["path"].startswith(folder)
+        }
+    )
+
+
 @pytest.mark.parametrize("strip", [False, True], ids=["", "stripped"])
 def test_table_equals_truth(tmp_path: Path, *, strip: bool) -> None:
     """Rows are the program's own; another process of the same executable is in none of them."""
@@ -64,15 +75,7 @@ def test_table_equals_truth(tmp_path: Path, *, strip: bool) -> None:
         expected = truth(watched)
         outcome = agent.stop()
     assert outcome.code == 0
-    rows = [json.loads(line) for line in outcome.stdout.splitlines()]
-    seen = Counter(
-        {
-            (row["function"], row["line"], row["route"] or "", row["path"], row["error"] or ""): row["count"]
-            for row in rows
-            if row["path"].startswith(str(tmp_path))
-        }
-    )
-    assert seen == expected
+    assert counted([json.loads(line) for line in outcome.stdout.splitlines()], str(tmp_path)) == expected
     assert expected.total() == sum(REQUESTS.values())
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from goprograms import TESTS, go_binary, go_command, go_version
 
-from kernels import checks, hosts, images, inside, machine, results, table
+from kernels import checks, hosts, images, inside, machine, results, table, tool_checks
 from kernels.expected import MACHINES, Machine
 
 if TYPE_CHECKING:
@@ -42,14 +42,23 @@ def builds() -> dict[str, Path]:
         f"{oldest} stripped": go_binary(checks.SERVER, go=OLDEST_GO, strip=True),
         checks.HITS: go_binary(checks.HITS),
         hosts.PROGRAM: go_binary(hosts.PROGRAM),
+        **{name: go_binary(name) for name in tool_checks.PROGRAMS},
     }
 
 
 def snapshot(tree: Path) -> Path:
-    """Copy what runs in the machines: what is edited from now on must not change it."""
+    """Copy what runs in the machines, with its programs compiled: what is edited from now on must not change it.
+
+    To compile them all takes ten minutes on an emulated processor; that it is possible is a check of its own.
+    """
     for source in SOURCES:
         shutil.copytree(PROJECT / source, tree / source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     shutil.copy(PROJECT / "pyproject.toml", tree)
+    (tree / "otel_goprobe/bundles").mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    subprocess.run(
+        [sys.executable, "-m", "otel_goprobe.units"], env=environment, cwd=tree, check=True, stdout=sys.stderr
+    )
     return tree
 
 

@@ -23,7 +23,7 @@ from harness.receiver import Receiver, Span
 from harness.target import Line, Target
 from harness.traces import bpf_ids, changed_text, link_exists, program_exists
 
-from kernels import hosts
+from kernels import hosts, tool_checks
 from kernels.guest import ATTACH_S, STOP_S, Guest
 from kernels.results import ATTACH_WAY, PREEMPTION
 from otel_goprobe import kernel, probes
@@ -256,6 +256,9 @@ def sequence(builds: Sequence[str], text: str = "") -> dict[str, Check]:
         "`--propagation wire`, to another host": hosts.wire,
         "`--propagation write`, TLS to another host": hosts.write,
         "`--propagation write`, agents ended by `kill -9`": hosts.write_killed,
+        "Tools' programs accepted by the verifier": tool_checks.accepted,
+        "The tool `opens`, beside the program's own count": tool_checks.opens,
+        "The tool `network`, beside the service's own count": tool_checks.network,
     }
     return {name: check for name, check in every.items() if name == ACCEPTED or text.lower() in name.lower()}
 

@@ -21,6 +21,8 @@ class Guest:
     """Builds of tests/go/http_server, on a file system that may be written; the first is the plain one."""
     hosts_program: Path
     """tests/go/wire, likewise."""
+    tools: dict[str, Path]
+    """Programs of tests/go that tools are tried on, likewise."""
     cache: Path
     """The project's cache folder there."""
 

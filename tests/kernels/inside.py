@@ -19,7 +19,7 @@ from pathlib import Path
 
 from goprograms import cache_folder
 
-from kernels import checks, hosts, results
+from kernels import checks, hosts, results, tool_checks
 from kernels.guest import Guest
 from otel_goprobe import kernel
 
@@ -46,7 +46,8 @@ def prepare(folder: Path) -> Guest:
         copies[build] = cache / Path(path).relative_to(cache_folder())
         shutil.copytree(Path(path).parent, copies[build].parent)
     servers = {build: path for build, path in copies.items() if path.name == checks.SERVER}
-    return Guest(servers, copies[hosts.PROGRAM], cache)
+    of_tools = {name: copies[name] for name in tool_checks.PROGRAMS}
+    return Guest(servers, copies[hosts.PROGRAM], of_tools, cache)
 
 
 def features() -> list[results.Result]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from otel_goprobe import probes, tools
-from otel_goprobe.commands import doctor, run, tool
+from otel_goprobe.commands import doctor, inspect, run, tool
 from otel_goprobe.commands import list as list_command
 from otel_goprobe.kernel.capabilities import REQUIRED
 
@@ -44,7 +44,7 @@ def test_make_targets_exist(document: Path) -> None:
 def test_options_exist(document: Path) -> None:
     """A `--option` in code belongs to a command of this project, or to one of the few others that are named."""
     of_tools = (tool.command_of(tools.tool(stem)) for stem in tools.stems())
-    commands = (run.command, doctor.command, list_command.command, *of_tools)
+    commands = (run.command, doctor.command, list_command.command, inspect.command, *of_tools)
     known = {name for command in commands for parameter in command.params for name in parameter.opts}
     known |= {name for file in ROOT.glob("benchmarks/*.py") for name in re.findall(r'"(--[a-z-]+)"', file.read_text())}
     others = {"--build", "--strict", "--help", "--stat", "--format", "--diff-filter"}

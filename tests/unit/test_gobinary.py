@@ -147,6 +147,16 @@ def test_a_leaf_without_a_frame_starts_at_its_first_branch(server_plain: Path) -
         assert site.cost is Cost.EMULATED
 
 
+def test_every_function_is_the_outermost_frame_of_its_first_instruction(server_plain: Path) -> None:
+    """Assembly too, which says nothing of inlined calls."""
+    with gobinary.open_binary(server_plain) as binary:
+        bodies = [body for each in binary.bodies(binary.function_names()).values() for body in each]
+        for body in bodies:
+            frames = binary.frames(binary.file_offset(body.address))
+            assert frames[-1].function == body.name
+    assert {"runtime.memmove", "runtime.rt0_go"} <= {body.name for body in bodies}
+
+
 def test_every_function_has_a_start_in_its_first_lines(server_plain: Path) -> None:
     """Or a reason why not: nothing between a function's entry and its site leaves it or calls anything."""
     emulated = reasons = 0

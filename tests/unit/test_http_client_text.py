@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_goprobe.probes.http_client import CANCELED, IN_OP_ERROR, Url, error_type, split_url
+from otel_goprobe.probes.http_requests import CANCELED, IN_OP_ERROR, Url, error_type, split_url
 from otel_goprobe.spans import Clock
 
 

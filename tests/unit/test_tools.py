@@ -12,6 +12,8 @@ from otel_goprobe.gobinary import Frame
 from otel_goprobe.model import Event
 from otel_goprobe.stacks import application_frame, package_of
 from otel_goprobe.stacks.resolver import mappings
+from otel_goprobe.table import fitting
+from otel_goprobe.tools.base import Column
 
 EVENT = Event(3, 1_700_000_000_123_456_789, "file.open", "a opened", {"file.path": "a", "n": 7}, b"t" * 16, b"s" * 8)
 
@@ -81,3 +83,23 @@ def test_mappings() -> None:
     first, second = mappings(lines)
     assert (first.start, first.end, first.offset, first.path) == (0x400000, 0x500000, 0x1000, "/srv/a b")
     assert second.path == ""
+
+
+def test_columns_that_a_terminal_has_room_for() -> None:
+    """Empty ones go first, then those at the right; the first one and the one that is sorted by stay."""
+    columns = (
+        Column("service", "SERVICE"),
+        Column("route", "ROUTE"),
+        Column("function", "FUNCTION"),
+        Column("sent", "SENT", numeric=True, unit="B"),
+        Column("count", "COUNT", numeric=True),
+    )
+    row = {"service": "shop", "route": None, "function": "main.(*Cart).Add.func1", "sent": 77_000, "count": 7}
+    shown, left_out = fitting(columns, [row], "count", 80)
+    assert [column.key for column in shown] == ["service", "function", "sent", "count"]
+    assert left_out == ()
+    shown, left_out = fitting(columns, [row], "count", 7 + 2 + 12 + 2 + 5)
+    assert [column.key for column in shown] == ["service", "function", "count"]
+    assert [column.key for column in left_out] == ["sent"]
+    shown, _ = fitting(columns, [row], "count", 1)
+    assert [column.key for column in shown] == ["service", "count"]

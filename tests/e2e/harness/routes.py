@@ -22,14 +22,20 @@ class Answer(NamedTuple):
     """Empty: none."""
 
 
-def answered(name: str, receiver: Receiver) -> dict[Value, Answer]:
+def answered(name: str, receiver: Receiver, *flags: str, stripped: bool = False) -> dict[Value, Answer]:
     """Run tests/go/`name`, its calls and the agent, and return what the spans of its server say, by path.
+
+    Args:
+        name: of the folder.
+        receiver: of the spans, cleared before.
+        flags: of the program, such as ``-tls``.
+        stripped: whether it is built so.
 
     Raises:
         AssertionError: spans were dropped, two are of one path, or a span's name isn't that of its route.
     """
-    row = libraries.rows(name, libraries.declared()[name])[-2]
-    with Target(row.executable(), stdin=True) as target:
+    row = libraries.rows(name, libraries.declared()[name])[-1 if stripped else -2]
+    with Target(row.executable(), *flags, stdin=True) as target:
         with Agent("--pid", str(target.pid), environment=receiver.environment) as agent:
             agent.attached()
             target.say("call")

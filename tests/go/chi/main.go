@@ -47,7 +47,7 @@ func main() {
 		group.Mount("/deeper", deeper)
 	})
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, otelhttp.NewHandler(router, "server")) },
+		func(listener net.Listener) { official.Serve(listener, otelhttp.NewHandler(router, "server")) },
 		official.Calls(
 			[2]string{"GET", "/users/r1"},
 			[2]string{"GET", "/files/r2/and/more"},

@@ -45,7 +45,7 @@ func main() {
 	pre := server(func(next echo.HandlerFunc) echo.HandlerFunc { return next })
 	official.Run(
 		func(listener net.Listener) {
-			http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			official.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if len(r.URL.Path) > 4 && r.URL.Path[:5] == "/pre/" {
 					pre.ServeHTTP(w, r)
 				} else {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"net"
-	"net/http"
 
 	"github.com/labstack/echo/v5"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -36,7 +35,7 @@ func main() {
 	group.POST("/items/:id", answer)
 	group.Group("/deeper").GET("/items/:id", answer)
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, otelhttp.NewHandler(engine, "server")) },
+		func(listener net.Listener) { official.Serve(listener, otelhttp.NewHandler(engine, "server")) },
 		official.Calls(
 			[2]string{"GET", "/users/r1"},
 			[2]string{"GET", "/files/r2/and/more"},

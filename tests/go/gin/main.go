@@ -3,7 +3,6 @@ package main
 
 import (
 	"net"
-	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -38,7 +37,7 @@ func main() {
 	group.POST("/items/:id", answer)
 	group.Group("/deeper").GET("/items/:id", answer)
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, wrapped(engine)) },
+		func(listener net.Listener) { official.Serve(listener, wrapped(engine)) },
 		official.Calls(
 			[2]string{"GET", "/users/r1"},
 			[2]string{"GET", "/files/r2/and/more"},

@@ -29,7 +29,7 @@ func main() {
 		}(route[1]))
 	}
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, otelhttp.NewHandler(router, "server")) },
+		func(listener net.Listener) { official.Serve(listener, otelhttp.NewHandler(router, "server")) },
 		official.Calls(
 			[2]string{"GET", "/users/r1"},
 			[2]string{"GET", "/users/r2/books/books/pages/r2"},

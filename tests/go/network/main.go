@@ -8,6 +8,8 @@
 //	/new          a destination that /work never has
 //	/short?n=N    N connections to the echo service, one after the other, 64 at once
 //	/hold?n=N     N connections that stay open; /release closes them
+//	/scan?n=N&from=I  N ports of 127.0.0.10 and the next addresses, 10,000 of each from 10000 on, at which nobody listens,
+//	                  from the I-th on, 64 at once
 //	/truth        what it did so far, as JSON: destination -> Truth
 package main
 
@@ -33,10 +35,10 @@ func answer(response http.ResponseWriter, err error) {
 	}
 }
 
-func number(request *http.Request) int {
-	n, err := strconv.Atoi(request.URL.Query().Get("n"))
+func number(request *http.Request, name string, without int) int {
+	n, err := strconv.Atoi(request.URL.Query().Get(name))
 	if err != nil {
-		return 1
+		return without
 	}
 	return n
 }
@@ -54,10 +56,13 @@ func serve(peers Peers, address string) {
 		answer(response, service.callNew(request.Context()))
 	})
 	mux.HandleFunc("/short", func(response http.ResponseWriter, request *http.Request) {
-		answer(response, service.callOften(request.Context(), number(request)))
+		answer(response, service.callOften(request.Context(), number(request, "n", 1)))
 	})
 	mux.HandleFunc("/hold", func(response http.ResponseWriter, request *http.Request) {
-		answer(response, service.hold(request.Context(), number(request)))
+		answer(response, service.hold(request.Context(), number(request, "n", 1)))
+	})
+	mux.HandleFunc("/scan", func(response http.ResponseWriter, request *http.Request) {
+		service.scan(request.Context(), number(request, "from", 0), number(request, "n", 1))
 	})
 	mux.HandleFunc("/release", func(http.ResponseWriter, *http.Request) { service.release() })
 	mux.HandleFunc("/truth", func(response http.ResponseWriter, _ *http.Request) {

@@ -189,27 +189,50 @@ func (s *service) callNew(ctx context.Context) error {
 	return say(conn, err, "hello, you are new")
 }
 
-func (s *service) callOften(ctx context.Context, n int) error {
+// often calls do n times, with 0 to n-1.
+func often(n int, do func(int)) {
 	var group sync.WaitGroup
-	var failed atomic.Pointer[error]
 	left := atomic.Int64{}
 	left.Store(int64(n))
 	for i := 0; i < atOnce; i++ {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			for left.Add(-1) >= 0 {
-				if err := s.callEcho(ctx); err != nil {
-					failed.Store(&err)
-				}
+			for number := left.Add(-1); number >= 0; number = left.Add(-1) {
+				do(int(number))
 			}
 		}()
 	}
 	group.Wait()
+}
+
+func (s *service) callOften(ctx context.Context, n int) error {
+	var failed atomic.Pointer[error]
+	often(n, func(int) {
+		if err := s.callEcho(ctx); err != nil {
+			failed.Store(&err)
+		}
+	})
 	if err := failed.Load(); err != nil {
 		return *err
 	}
 	return nil
+}
+
+//go:noinline
+func (s *service) knock(ctx context.Context, address string) {
+	truth := s.truth.of("tcp "+address, "", "main.(*service).knock")
+	conn, err := s.dialer.DialContext(ctx, "tcp", address)
+	if conn, err = s.truth.kept(truth, conn, err); err == nil {
+		conn.Close()
+	}
+}
+
+func (s *service) scan(ctx context.Context, from, n int) {
+	often(n, func(number int) {
+		number += from
+		s.knock(ctx, fmt.Sprintf("127.0.0.%d:%d", 10+number/10000, 10000+number%10000))
+	})
 }
 
 func (s *service) hold(ctx context.Context, n int) error {

@@ -56,13 +56,13 @@ func check(err error) {
 
 // Client is net/http's, with its official instrumentation; it follows no redirects.
 var Client = http.Client{
-	Transport:     otelhttp.NewTransport(http.DefaultTransport),
+	Transport:     otelhttp.NewTransport(transport()),
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
 // Get asks for "METHOD PATH" and leaves an answer aside, as well as an error.
 func Get(ctx context.Context, address, method, path string) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, scheme()+"://"+address+path, nil)
 	check(err)
 	response, err := Client.Do(request)
 	if err != nil {

@@ -26,7 +26,7 @@ func main() {
 	mux.HandleFunc("/static", answer("/static"))
 	mux.Handle("/inner/", inner)
 	official.Run(
-		func(listener net.Listener) { http.Serve(listener, otelhttp.NewHandler(mux, "server")) },
+		func(listener net.Listener) { official.Serve(listener, otelhttp.NewHandler(mux, "server")) },
 		official.Calls(
 			[2]string{"GET", "/files/r1"},
 			[2]string{"POST", "/files/r2/and/more"},

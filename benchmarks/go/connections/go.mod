@@ -1,0 +1,3 @@
+module otel-goprobe.benchmarks/connections
+
+go 1.24

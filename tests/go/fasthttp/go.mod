@@ -1,0 +1,3 @@
+module fasthttp
+
+go 1.21

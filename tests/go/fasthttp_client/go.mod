@@ -1,0 +1,3 @@
+module fasthttp_client
+
+go 1.21

@@ -1,0 +1,3 @@
+module fasthttp_server
+
+go 1.21

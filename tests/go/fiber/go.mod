@@ -1,0 +1,3 @@
+module fiber
+
+go 1.21

@@ -1,0 +1,3 @@
+module fiber_v3
+
+go 1.21

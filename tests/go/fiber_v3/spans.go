@@ -1,0 +1,1 @@
+../fasthttp/spans.go

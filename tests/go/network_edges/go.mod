@@ -1,0 +1,3 @@
+module example.com/shop/network_edges
+
+go 1.21
