@@ -1,4 +1,4 @@
-"""A run's limits -> how much each map of the kernel holds; asked by agent.py when it loads the programs."""
+"""A run's limits -> how much each map of the kernel holds; asked by start.py when it loads the programs."""
 
 from __future__ import annotations
 

@@ -111,6 +111,7 @@ class Start:
         self.launched: Target | None = None
         self.changes = Changes()
         if launch:
+            self.program.maps["process_launched"].update(u32(0), u32(launch.pid))
             self.launched = self.discovery.launched(launch)
             self._begin(stack, [launch.exe_path])
         else:

@@ -1,4 +1,4 @@
-"""``otel-goprobe run``: the command line -> a `Config`, which agent.py runs; called by cli.py."""
+"""``otel-goprobe run``: the command line -> a `Config`, which start.py runs; called by cli.py."""
 
 from __future__ import annotations
 

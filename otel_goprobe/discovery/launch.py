@@ -1,4 +1,4 @@
-"""``run -- CMD`` -> a child that waits before its exec, so that the agent attaches to its pid first; for agent.py.
+"""``run -- CMD`` -> a child that waits before its exec, so that the agent attaches to its pid first; for start.py.
 
     launch = Launch(("./shop", "--listen", ":8080"), user="1000", environment=environment)
     ...                      # attach to launch.pid, by the file launch.exe_path

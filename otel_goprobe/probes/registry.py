@@ -1,6 +1,6 @@
 """All declarations -> the C unit of the uprobe programs, and the numbers that C and Python share.
 
-Called by agent.py and instrumented.py. A library is found by its module being here: no list names it.
+Called by start.py and instrumented.py. A library is found by its module being here: no list names it.
 """
 
 from __future__ import annotations
