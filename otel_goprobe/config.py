@@ -112,6 +112,8 @@ class Config:
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
     """Those that libraries declare for themselves (otel_goprobe/library_flags.py), where they are set."""
+    library_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Likewise those that take names, with the names."""
     lineage: bool = False
     """Whether starts of goroutines are watched, for parents over several of them."""
     span_links: bool = False
@@ -151,7 +153,7 @@ class Config:
 
     def has(self, option: str) -> bool:
         """Tell whether the run has an option that probes ask for, a library's own or one of these attributes."""
-        return option in self.library_flags or bool(getattr(self, option, False))
+        return option in self.library_flags or bool(self.library_names.get(option) or getattr(self, option, False))
 
     @property
     def local(self) -> bool:
@@ -220,6 +222,7 @@ class Flags:
     """``errors,slower=500ms``."""
     propagation: Propagation = "local"
     library_flags: frozenset[str] = frozenset()
+    library_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lineage: bool = False
     span_links: bool = False
     max_in_flight: int = 16384
@@ -288,6 +291,7 @@ def from_environment_and_flags(flags: Flags, variables: Mapping[str, str] | None
         b3multi="b3multi" in followed,
         propagation=flags.propagation,
         library_flags=flags.library_flags,
+        library_names=flags.library_names,
         lineage=flags.lineage,
         span_links=flags.span_links,
         sampling=sampling_from(environment, flags.sample, flags.always_sample),

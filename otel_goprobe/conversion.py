@@ -48,6 +48,7 @@ class Converter:
     ) -> None:
         self.clock = Clock()
         self.options = frozenset(name for name in probes.options() if config.has(name))
+        self.names = config.library_names
         self._program = program
         self._type_name = type_name
         self._observers: list[tuple[Callable[[SpanColumns, Resources], None], float]] = []

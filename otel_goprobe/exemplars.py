@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otel_goprobe import probes
-from otel_goprobe.model import Exemplar, Integers, Strings
+from otel_goprobe.model import Exemplar, Integers, StringLists, Strings
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -135,7 +135,7 @@ def _newest(
     told_apart: list[npt.NDArray[np.integer]] = [columns.slot[rows], buckets]
     for name in names:
         column = columns.attributes[name]
-        if isinstance(column, Strings):
+        if isinstance(column, (Strings, StringLists)):
             told_apart.append(column.codes[rows])
         else:
             told_apart.append(np.where(column.present[rows], column.values[rows].astype(np.int64), -1))
@@ -150,7 +150,7 @@ def _attributes(columns: SpanColumns, names: list[str], row: int) -> Attributes:
     found: list[tuple[str, AttributeValue]] = []
     for name in names:
         column = columns.attributes[name]
-        if isinstance(column, Strings):
+        if isinstance(column, (Strings, StringLists)):
             if column.codes[row] >= 0:
                 found.append((name, column.table[column.codes[row]]))
         elif column.present[row]:

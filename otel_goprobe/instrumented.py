@@ -37,8 +37,13 @@ log = logging.getLogger(__name__)
 _WARNINGS = {
     "unjoinable_connections": "a connection that is no TCP, or of a type that hides it, can't be joined with the other"
     " end: only headers that applications send are followed on it",
+    "captured_cut": "metadata that spans were to have was cut: a value of more than 124 bytes, more than 4 of one key,"
+    " or more than 448 bytes of one call",
 }
 """What is said once of a target when one of its counters isn't 0 any more, besides what libraries say."""
+
+_SECRETS = frozenset(("authorization", "cookie", "proxy-authorization"))
+"""Names whose values are credentials."""
 
 
 @dataclass(slots=True)
@@ -106,6 +111,7 @@ class Targets:
         self._type_names: dict[tuple[FileKey, int], str] = {}
         self._resources: dict[int, Mapping[str, AttributeValue]] = {}
         self._target_dtype = program.dtype("target")
+        self._capture(config.library_names)
         self.attached: Callable[[Instrumented], None] = lambda _: None
         """Told of each target once it is attached, before the user is."""
         self.finished: list[dict[str, object]] = []
@@ -186,6 +192,17 @@ class Targets:
         self._by_slot[slot] = one
         self._resources[slot] = target.resource
         return one
+
+    def _capture(self, names: Mapping[str, tuple[str, ...]]) -> None:
+        """Say what bpf/include/captured.h is to look for: names by the option that has them, numbered from 1 on."""
+        for option, of_option in names.items():
+            for name in _SECRETS.intersection(of_option):
+                log.warning("--%s: spans will hold the credentials in %s", option.replace("_", "-"), name)
+            row = np.zeros(1, self._program.dtype("captured_name"))
+            row["option"] = 1 << probes.options().index(option)
+            for number, name in enumerate(of_option, start=1):
+                row["name"] = np.frombuffer(name.encode().ljust(row["name"].nbytes, b"\0"), np.uint64)
+                self._program.maps["captured_names"].update(row.tobytes(), u32(number))
 
     def _set_sampling(self, row: npt.NDArray[np.void], service: str) -> None:
         """Say which requests become spans; none where no exporter takes spans: nothing then leaves the kernel."""

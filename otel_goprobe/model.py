@@ -216,6 +216,14 @@ class Strings:
 
 
 @dataclass(frozen=True, slots=True)
+class StringLists:
+    """The same of lists of strings."""
+
+    codes: npt.NDArray[np.int32]
+    table: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Integers:
     """A column of signed integers."""
 
@@ -233,6 +241,9 @@ class Booleans:
     """Shape (n,)."""
     present: npt.NDArray[np.bool_]
     """Shape (n,): False where the span has no value."""
+
+
+Column = Strings | StringLists | Integers | Booleans
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +372,7 @@ class SpanColumns:
     """No -1 in its codes."""
     error: npt.NDArray[np.bool_]
     """Status ERROR, else UNSET."""
-    attributes: Mapping[str, Strings | Integers | Booleans]
+    attributes: Mapping[str, Column]
     links: Links | None = None
     """None where no span has any."""
 

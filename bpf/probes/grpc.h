@@ -6,6 +6,13 @@
 #define GRPC_STATUS_NONE 0xffff /* no status was seen */
 #define GRPC_STATUS_UNKNOWN 2	/* codes.Unknown: an error that says no more */
 
+/* context.valueCtx: Context, key, val; src/context/context.go, the same in Go 1.17 to 1.27. */
+struct grpc_value_context {
+	u64 context[2];
+	u64 key[2];
+	u64 value[2];
+};
+
 /* The code of a *status.Status of genproto/googleapis/rpc, 0, OK, where it is nil. */
 static __always_inline u16 grpc_status(struct target *target, u64 status)
 {

@@ -38,8 +38,8 @@ int grpc_client_call_start(struct pt_regs *ctx)
 	call.method.length = GO_ARG6(ctx);
 	if (grpc_is_left_out(target, call.method))
 		return 0;
-	words[0] = GO_ARG1(ctx);
-	words[1] = GO_ARG2(ctx);
+	words[0] = call.ctx[0] = GO_ARG1(ctx);
+	words[1] = call.ctx[1] = GO_ARG2(ctx);
 	parent = parent_of(ctx, target, slot, words, call.bias, 0, &call.parent_g);
 	call.span_id = id_make(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid);
 	if (parent) {
@@ -136,13 +136,85 @@ static __always_inline void grpc_client_count(struct target *target, u32 slot, s
 	red_count(target, &key, &text, duration_ns, RED_BUCKET_grpc_client(duration_ns));
 }
 
-static __always_inline void grpc_client_submit(u32 slot, struct grpc_client_in_flight *call, struct grpc_client_fixed *fixed,
-					       struct go_string to)
+/* The metadata.rawMD that a call's context has: fills `walk->context`, zeros for none. NewOutgoingContext and AppendToOutgoingContext
+ * wrap the context by a context.WithValue of one, the outermost of which has all of it; since grpc 1.8. */
+static __always_inline void grpc_client_raw_metadata(struct target *target, struct grpc_client_in_flight *call,
+						     struct captured_walk *walk)
+{
+	struct grpc_value_context *context = (struct grpc_value_context *)walk->context;
+
+#pragma clang loop unroll(disable)
+	for (u32 hop = 0; hop < PARENT_HOPS; hop++) {
+		/* All that wraps a context begins with it. What wraps none ends in a type that isn't looked into. */
+		if (call->ctx[0] == target->value_context_itab + call->bias) {
+			if (read_user_present(context, sizeof(*context), call->ctx[1]))
+				break;
+			if (context->value[0] == target->grpc_raw_metadata_type + call->bias) {
+				read_user_present(walk->context, 3 * sizeof(u64), context->value[1]);
+				return;
+			}
+		} else if (!call->ctx[1] ||
+			   read_user_present(context->context, sizeof(context->context), call->ctx[1])) {
+			break;
+		}
+		call->ctx[0] = context->context[0];
+		call->ctx[1] = context->context[1];
+	}
+	__builtin_memset(walk->context, 0, sizeof(walk->context));
+}
+
+/* Appends what a call was given of the metadata that the user has named. metadata.rawMD: md MD, added [][]string, in which
+ * each AppendToOutgoingContext put a name, a value, a name …, names as the program wrote them (FromOutgoingContext). */
+static __always_inline void grpc_client_metadata(struct target *target, u32 slot, struct grpc_client_in_flight *call,
+						 struct captured *to, struct captured_walk *walk)
+{
+	struct go_string *pair = (struct go_string *)walk->context;
+	u64 md;
+	u32 number;
+
+	if (!target->grpc_raw_metadata_type)
+		return;
+	grpc_client_raw_metadata(target, call, walk);
+	md = walk->context[0];
+	if (md)
+		captured_map(to, walk, slot, OPTION_grpc_metadata, md, target->swiss_maps);
+	walk->base = walk->context[1];
+	walk->old = walk->context[2]; /* slices behind the one at hand, which has `left` strings from `group` on */
+	walk->left = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < GRPC_CLIENT_PAIRS; i++) {
+		if (walk->left < 2) {
+			if (!walk->old)
+				return;
+			walk->old--;
+			if (read_user_present(pair, sizeof(*pair), walk->base))
+				return;
+			walk->base += 3 * sizeof(u64);
+			walk->group = pair->data;
+			walk->left = pair->length;
+		}
+		if (walk->left < 2)
+			continue;
+		if (read_user_present(pair, 2 * sizeof(*pair), walk->group))
+			return;
+		walk->group += 2 * sizeof(*pair);
+		walk->left -= 2;
+		number = captured_number(OPTION_grpc_metadata, pair[0]);
+		walk->text = pair[1];
+		if (number)
+			captured_add(to, walk, slot, number);
+	}
+	if (walk->left || walk->old)
+		count(slot, COUNTER_captured_cut);
+}
+
+static __always_inline void grpc_client_submit(struct target *target, u32 slot, struct grpc_client_in_flight *call,
+					       struct grpc_client_fixed *fixed, struct go_string to, u32 metadata)
 {
 	__builtin_memcpy(fixed->peer, call->peer, sizeof(fixed->peer));
 	fixed->peer_port = call->peer_port;
 	SPAN_HEADER(fixed, KIND_grpc_client, slot, call);
-	if (call->method.length <= 104 && to.length <= 72) {
+	if (call->method.length <= 96 && to.length <= 72 && !metadata) {
 		struct grpc_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
 		if (!record) {
@@ -150,33 +222,44 @@ static __always_inline void grpc_client_submit(u32 slot, struct grpc_client_in_f
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, call->method, 104);
+		COPY(record, method, call->method, 96);
 		COPY(record, target, to, 72);
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct grpc_client_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
+		struct captured_walk *walk;
 
 		if (!record) {
 			count(slot, COUNTER_ring_full);
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, call->method, 688);
+		COPY(record, method, call->method, 232);
+		walk = (struct captured_walk *)record->target;
+		walk->at = 0;
+		if (metadata)
+			grpc_client_metadata(target, slot, call, &record->metadata, walk);
+		record->fixed.metadata_bytes = walk->at;
 		COPY(record, target, to, 256);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
 }
 
-/* Counts, records and forgets a call that has ended. */
+/* Counts, records and forgets a call that has ended. `metadata`: whether its context is there still and the user has named
+ * some. */
 static __always_inline void grpc_client_finish(struct target *target, u32 slot, struct goroutine_key *key,
-					       struct grpc_client_in_flight *call, u16 status)
+					       struct grpc_client_in_flight *call, u16 status, u32 metadata)
 {
-	struct grpc_client_fixed fixed = {.status = status};
+	struct grpc_client_fixed fixed = {};
 	struct server_span *parent;
 	struct go_string to;
 	u64 duration_ns;
 	u32 kept = call->context.flags & TRACE_FLAG_SAMPLED;
 
+	/* Read back, it is no constant to the verifier, which else follows all below for each. */
+	*(volatile u16 *)&call->status = status;
+	status = *(volatile u16 *)&call->status;
+	fixed.status = status;
 	fixed.header.end_ns = bpf_ktime_get_ns();
 	duration_ns = fixed.header.end_ns - call->start_ns;
 	connection_retract(&call->connection, call->span_id);
@@ -193,7 +276,7 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 	if (kept || target->options & OPTION_red) {
 		to = go_read_string(call->client_conn, target->grpc_client_target);
 		if (kept)
-			grpc_client_submit(slot, call, &fixed, to);
+			grpc_client_submit(target, slot, call, &fixed, to, metadata);
 		if (target->options & OPTION_red)
 			grpc_client_count(target, slot, call, status, to, duration_ns);
 	}
@@ -221,7 +304,8 @@ int grpc_client_call_end(struct pt_regs *ctx)
 		if (!call)
 			return 0;
 	}
-	grpc_client_finish(target, slot, &key, call, grpc_client_status(target, call->bias, GO_ARG2(ctx), GO_ARG3(ctx)));
+	grpc_client_finish(target, slot, &key, call, grpc_client_status(target, call->bias, GO_ARG2(ctx), GO_ARG3(ctx)),
+			   (target->options & OPTION_grpc_metadata) != 0);
 	return 0;
 }
 
@@ -241,7 +325,7 @@ int grpc_client_refused(struct pt_regs *ctx)
 	call = grpc_client_inflight.lookup(&key);
 	if (call)
 		grpc_client_finish(target, slot, &key, call,
-				   grpc_client_status(target, call->bias, GO_ARG1(ctx), GO_ARG2(ctx)));
+				   grpc_client_status(target, call->bias, GO_ARG1(ctx), GO_ARG2(ctx)), 0);
 	return 0;
 }
 
@@ -265,7 +349,7 @@ int grpc_client_opened(struct pt_regs *ctx)
 		return 0;
 	if (GO_ARG3(ctx)) {
 		grpc_client_finish(target, slot, &key, call,
-				   grpc_client_status(target, call->bias, GO_ARG3(ctx), GO_ARG4(ctx)));
+				   grpc_client_status(target, call->bias, GO_ARG3(ctx), GO_ARG4(ctx)), 0);
 		return 0;
 	}
 	moved = *call;
@@ -302,6 +386,6 @@ int grpc_client_panic(struct pt_regs *ctx)
 	key = grpc_client_key(GO_G(ctx), slot);
 	call = grpc_client_inflight.lookup(&key);
 	if (call)
-		grpc_client_finish(target, slot, &key, call, GRPC_STATUS_NONE);
+		grpc_client_finish(target, slot, &key, call, GRPC_STATUS_NONE, 0);
 	return 0;
 }

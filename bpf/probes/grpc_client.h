@@ -12,10 +12,11 @@ struct grpc_client_in_flight {
 	u64 parent_g;	    /* where the parent's in-flight value is */
 	u64 bias;	    /* load bias of the executable */
 	u64 client_conn;
+	u64 ctx[2]; /* the words of the call's context.Context, which its clientStream holds */
 	struct go_string method; /* /package.Service/Method */
 	u32 peer[4];		 /* address as on the wire, IPv4 as ::ffff:a.b.c.d; zeros: not known */
 	u16 peer_port;
-	u16 reserved;
+	u16 status; /* of its end */
 	struct connection_key connection; /* with the stream; port 0: the span wasn't published */
 };
 
@@ -26,22 +27,26 @@ struct grpc_client_fixed {
 	u16 status;
 	u16 method_bytes;
 	u16 target_bytes;
+	u16 metadata_bytes;
+	u16 reserved[3];
 };
 
 struct grpc_client_record_256 {
 	struct grpc_client_fixed fixed;
-	char method[104];
+	char method[96];
 	char target[72];
 };
 
 struct grpc_client_record_1024 {
 	struct grpc_client_fixed fixed;
-	char method[688];
+	struct captured metadata;
+	char method[232];
 	char target[256];
 };
 
 _Static_assert(sizeof(struct grpc_client_record_256) == 256, "stride of ring_256");
 _Static_assert(sizeof(struct grpc_client_record_1024) == 1024, "stride of ring_1024");
+_Static_assert(sizeof(struct captured_walk) <= sizeof(((struct grpc_client_record_1024 *)0)->target), "its place");
 
 /* By g, as .goid, until a stream has been opened; then by its *clientStream. A unary call stays on its goroutine. */
 BPF_HASH(grpc_client_inflight, struct goroutine_key, struct grpc_client_in_flight, 16384);
@@ -49,3 +54,5 @@ BPF_HASH(grpc_client_inflight, struct goroutine_key, struct grpc_client_in_fligh
 /* Interfaces between what NewStream gives and the *clientStream: grpc's own wrapper and those of interceptors, which hold the
  * next one first. */
 #define GRPC_CLIENT_WRAPPERS 5
+/* Names with values that AppendToOutgoingContext was given. */
+#define GRPC_CLIENT_PAIRS 24

@@ -112,9 +112,11 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	call->method = method;
 	if (target->grpc_stream_ctx != MISSING)
 		read_user_present(words, sizeof(words), stream + target->grpc_stream_ctx);
-	if (target->options & OPTION_tracecontext) {
+	call->metadata = 0;
+	if (target->options & (OPTION_tracecontext | OPTION_grpc_metadata)) {
 		metadata = grpc_metadata(target, call->bias, words[0], words[1], &scratch.value);
-		if (metadata)
+		call->metadata = metadata;
+		if (metadata && target->options & OPTION_tracecontext)
 			go_headers(metadata, target->swiss_maps, 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE,
 				   &scratch.walk, headers);
 	}
@@ -184,7 +186,7 @@ static __always_inline void grpc_server_count(struct target *target, u32 slot, s
 	red_count(target, &key, &text, duration_ns, RED_BUCKET_grpc_server(duration_ns));
 }
 
-static __always_inline void grpc_server_submit(u32 slot, struct grpc_server_in_flight *call,
+static __always_inline void grpc_server_submit(struct target *target, u32 slot, struct grpc_server_in_flight *call,
 					       struct grpc_server_fixed *fixed)
 {
 	__builtin_memcpy(fixed->peer, call->peer, sizeof(fixed->peer));
@@ -193,7 +195,7 @@ static __always_inline void grpc_server_submit(u32 slot, struct grpc_server_in_f
 	fixed->local_port = call->local_port;
 	fixed->status = call->status;
 	SPAN_HEADER(fixed, KIND_grpc_server, slot, call);
-	if (call->method.length <= 152 && !call->tracestate.length) {
+	if (call->method.length <= 152 && !call->tracestate.length && !(target->options & OPTION_grpc_metadata)) {
 		struct grpc_server_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 
 		if (!record) {
@@ -205,13 +207,20 @@ static __always_inline void grpc_server_submit(u32 slot, struct grpc_server_in_f
 		ring_256.ringbuf_submit(record, RB_NO_WAKEUP);
 	} else {
 		struct grpc_server_record_1024 *record = ring_1024.ringbuf_reserve(sizeof(*record));
+		struct captured_walk *walk;
 
 		if (!record) {
 			count(slot, COUNTER_ring_full);
 			return;
 		}
 		record->fixed = *fixed;
-		COPY(record, method, call->method, 744);
+		COPY(record, method, call->method, 296);
+		walk = (struct captured_walk *)record->tracestate;
+		walk->at = 0;
+		if (target->options & OPTION_grpc_metadata && call->metadata)
+			captured_map(&record->metadata, walk, slot, OPTION_grpc_metadata, call->metadata,
+				     target->swiss_maps);
+		record->fixed.metadata_bytes = walk->at;
 		COPY(record, tracestate, call->tracestate, 176);
 		ring_1024.ringbuf_submit(record, RB_NO_WAKEUP);
 	}
@@ -248,7 +257,7 @@ int grpc_server_call_end(struct pt_regs *ctx)
 		kept = fixed.header.late;
 	}
 	if (kept)
-		grpc_server_submit(slot, call, &fixed);
+		grpc_server_submit(target, slot, call, &fixed);
 	if (target->options & OPTION_red)
 		grpc_server_count(target, slot, call, duration_ns);
 	active_span_end(key.goid, slot, call->span_id);

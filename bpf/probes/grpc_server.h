@@ -5,13 +5,6 @@
 
 #define GRPC_MAX_TRACESTATE 176
 
-/* context.valueCtx: Context, key, val; src/context/context.go, the same in Go 1.17 to 1.27. */
-struct grpc_value_context {
-	u64 context[2];
-	u64 key[2];
-	u64 value[2];
-};
-
 /* Uses of the stack by a call's start, one after the other. */
 union grpc_server_scratch {
 	struct grpc_value_context value;
@@ -34,6 +27,7 @@ struct grpc_server_in_flight {
 	u16 local_port;
 	u16 status;
 	u16 reserved;
+	u64 metadata; /* the map; 0: none */
 	struct go_string headers[HEADERS]; /* for the start */
 	struct connection_key joined;	   /* likewise */
 };
@@ -47,7 +41,8 @@ struct grpc_server_fixed {
 	u16 status; /* GRPC_STATUS_NONE where none was written */
 	u16 method_bytes;
 	u16 tracestate_bytes;
-	u16 reserved[3];
+	u16 metadata_bytes;
+	u16 reserved[2];
 };
 
 struct grpc_server_record_256 {
@@ -57,12 +52,14 @@ struct grpc_server_record_256 {
 
 struct grpc_server_record_1024 {
 	struct grpc_server_fixed fixed;
-	char method[744];
+	char method[296];
+	struct captured metadata;
 	char tracestate[GRPC_MAX_TRACESTATE];
 };
 
 _Static_assert(sizeof(struct grpc_server_record_256) == 256, "stride of ring_256");
 _Static_assert(sizeof(struct grpc_server_record_1024) == 1024, "stride of ring_1024");
+_Static_assert(sizeof(struct captured_walk) <= sizeof(((struct grpc_server_record_1024 *)0)->tracestate), "its place");
 
 BPF_HASH(grpc_server_inflight, struct goroutine_key, struct grpc_server_in_flight, 16384);
 

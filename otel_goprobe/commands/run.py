@@ -34,7 +34,12 @@ def _ring_bytes(_context: click.Context, _parameter: click.Parameter, value: str
 def _library_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the flags that libraries declare for themselves."""
     for flag in library_flags.declared():
-        command = click.option(f"--{flag.name.replace('_', '-')}", flag.name, is_flag=True, help=flag.help)(command)
+        name = f"--{flag.name.replace('_', '-')}"
+        if flag.takes_names:
+            option = click.option(name, flag.name, default="", metavar="NAME,NAME", help=flag.help)
+        else:
+            option = click.option(name, flag.name, is_flag=True, help=flag.help)
+        command = option(command)
     return command
 
 
@@ -247,7 +252,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
       sudo otel-goprobe run --exporter console --port 8080
       sudo otel-goprobe run --service shop -- ./shop --listen :8080
     """  # noqa: D301 - \b is click's mark for a block that keeps its lines
-    own = frozenset(flag.name for flag in library_flags.declared() if options.pop(flag.name))
+    own = {flag: options.pop(flag.name) for flag in library_flags.declared()}
     named = tuple(dict.fromkeys(name.strip() for name in options.pop("with_tools").split(",") if name.strip()))
     unknown = [name for name in named if name not in tools.stems()]
     if unknown:
@@ -255,7 +260,8 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     names = {str(option.name) for stem in named for option in tools.tool(stem).every_option}
     tool_options = {name: options.pop(name) for name in names}
     flags = config.Flags(
-        library_flags=own,
+        library_flags=frozenset(flag.name for flag, value in own.items() if value and not flag.takes_names),
+        library_names={flag.name: library_flags.names_of(flag, own[flag]) for flag in own if flag.takes_names},
         wait=not options.pop("no_wait"),
         command=command_behind(ctx),
         tools=named,

@@ -17,7 +17,7 @@ import numpy as np
 
 from otel_goprobe import __version__
 from otel_goprobe.export.wire import FIXED32, FIXED64, LENGTH, VARINT, key_value, message, tag, text, varint
-from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, SpanKind, StringLists, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,6 +158,8 @@ class Encoder:
         for key, column in columns.attributes.items():
             if isinstance(column, Strings):
                 parts.append(_texts(column, self._beginnings_of(key), self._limit))
+            elif isinstance(column, StringLists):
+                parts.append(_lists(column, key, self._limit))
             else:
                 parts.append(_values(column, key))
         if columns.error.any():
@@ -285,6 +287,12 @@ def _texts(column: Strings, beginnings: _Beginnings, limit: int | None = None) -
         value = column.table[code][:limit].encode("utf-8", "replace")
         pieces[code] = beginnings[len(value)] + value
     return _Part(column.codes, pieces, len(codes))
+
+
+def _lists(column: StringLists, key: str, limit: int | None) -> _Part:
+    """Encode the table's lists."""
+    cut = (tuple(value[:limit] for value in values) for values in column.table)
+    return _Part(column.codes, [*(key_value(9, key, values) for values in cut), b""], len(column.table))
 
 
 def _values(column: Integers | Booleans, key: str) -> _Part:

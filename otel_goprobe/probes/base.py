@@ -198,6 +198,8 @@ class Conversion(Protocol):
 
     clock: Clock
     options: frozenset[str]
+    names: Mapping[str, tuple[str, ...]]
+    """Of the flags that take names (otel_goprobe/library_flags.py)."""
 
     def type_name(self, slot: int, address: int) -> str:
         """Return the name of the Go type at a file address of a target's executable, or ``_OTHER``."""

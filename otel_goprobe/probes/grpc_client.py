@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from opentelemetry.semconv.attributes import error_attributes, network_attributes, server_attributes
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
+    RPC_REQUEST_METADATA,
     RPC_RESPONSE_STATUS_CODE,
     RPC_SYSTEM_NAME,
     STATUS_NONE,
@@ -30,7 +31,7 @@ from otel_goprobe.probes.grpc_text import (
 )
 from otel_goprobe.probes.http_text import split_address
 from otel_goprobe.probes.places import AtOtherReturns, AtReturns, AtStart
-from otel_goprobe.spans import derive, dictionary, recorded
+from otel_goprobe.spans import captured, derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import GoBinary
-    from otel_goprobe.model import AttributeValue
+    from otel_goprobe.model import AttributeValue, Column
 
 _GRPC = "google.golang.org/grpc"
 _TRANSPORT = f"{_GRPC}/internal/transport"
@@ -66,7 +67,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
 
     Args:
         records: shape (n,), dtype of ``grpc_client_record_256`` or ``grpc_client_record_1024``.
-        conversion: the clock.
+        conversion: the clock, and the names of `--grpc-metadata`.
     """
     fixed = records["fixed"]
     count = len(records)
@@ -75,10 +76,11 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     servers = [server_of(target) for target in targets]
     server_ports = np.array([port or 0 for _, port in servers], np.int64)[target_codes]
     error = fixed["status"] != 0
-    attributes: dict[str, Strings | Integers | Booleans] = {
+    attributes: dict[str, Column] = {
         RPC_SYSTEM_NAME: Strings(np.zeros(count, np.int32), ("grpc",)),
         RPC_METHOD: methods,
         **codes(fixed["status"], error),
+        **captured(records, "metadata", RPC_REQUEST_METADATA, conversion.names.get("grpc_metadata", ())),
         server_attributes.SERVER_ADDRESS: derive(target_codes, servers, lambda server: server[0]),
         server_attributes.SERVER_PORT: Integers(server_ports, server_ports != 0),
         network_attributes.NETWORK_PEER_ADDRESS: derive(
@@ -173,6 +175,8 @@ LIBRARY = Library(
         Itab("error_string_itab", "*errors.errorString", "error", required=False),
         Itab("grpc_status_error_itab", f"*{_GRPC}/internal/status.Error", "error", required=False),
         Itab("grpc_old_status_error_itab", f"*{_GRPC}/status.statusError", "error", required=False),
+        Itab("value_context_itab", "*context.valueCtx", "context.Context", required=False),
+        Type("grpc_raw_metadata_type", f"{_GRPC}/metadata.rawMD", lost="rpc.request.metadata of --grpc-metadata"),
         Type("grpc_client_stream_type", f"*{_GRPC}.clientStream", lost="streams"),
         Field("grpc_status_error_s", f"{_GRPC}/internal/status.Error", "s"),
         Field("grpc_status_error_e", f"{_GRPC}/internal/status.Error", "e"),
@@ -199,6 +203,6 @@ LIBRARY = Library(
         ),
     ),
     headers=("grpc.h", "grpc_client.h"),
-    options=("skip_grpc_health",),
+    options=("skip_grpc_health", "grpc_metadata"),
     finds_parents=True,
 )

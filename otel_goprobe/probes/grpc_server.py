@@ -16,11 +16,12 @@ from opentelemetry.semconv.attributes import (
     server_attributes,
 )
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
+    RPC_REQUEST_METADATA,
     RPC_RESPONSE_STATUS_CODE,
     RPC_SYSTEM_NAME,
     SERVER_ERRORS,
@@ -32,7 +33,7 @@ from otel_goprobe.probes.grpc_text import (
     ports,
 )
 from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall
-from otel_goprobe.spans import derive, dictionary, recorded
+from otel_goprobe.spans import captured, derive, dictionary, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from otel_goprobe.gobinary import GoBinary
-    from otel_goprobe.model import AttributeValue
+    from otel_goprobe.model import AttributeValue, Column
 
 _GRPC = "google.golang.org/grpc"
 _TRANSPORT = f"{_GRPC}/internal/transport"
@@ -52,7 +53,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
 
     Args:
         records: shape (n,), dtype of ``grpc_server_record_256`` or ``grpc_server_record_1024``.
-        conversion: the clock.
+        conversion: the clock, and the names of `--grpc-metadata`.
     """
     fixed = records["fixed"]
     count = len(records)
@@ -60,10 +61,11 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     peer = derive(*dictionary(np.ascontiguousarray(fixed["peer"]), np.full(count, 16)), address_of)
     local = derive(*dictionary(np.ascontiguousarray(fixed["local"]), np.full(count, 16)), address_of)
     error = np.isin(fixed["status"], sorted(SERVER_ERRORS))
-    attributes: dict[str, Strings | Integers | Booleans] = {
+    attributes: dict[str, Column] = {
         RPC_SYSTEM_NAME: Strings(np.zeros(count, np.int32), ("grpc",)),
         RPC_METHOD: methods,
         **codes(fixed["status"], error),
+        **captured(records, "metadata", RPC_REQUEST_METADATA, conversion.names.get("grpc_metadata", ())),
         server_attributes.SERVER_ADDRESS: local,
         server_attributes.SERVER_PORT: ports(fixed["local_port"]),
         client_attributes.CLIENT_ADDRESS: peer,
@@ -171,6 +173,6 @@ LIBRARY = Library(
         ),
     ),
     headers=("grpc_server.h",),
-    options=("skip_grpc_health",),
+    options=("skip_grpc_health", "grpc_metadata"),
     active_spans=True,
 )

@@ -46,6 +46,7 @@ DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
 RPC_SYSTEM_NAME = "rpc.system.name"
 RPC_METHOD = "rpc.method"
 RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+RPC_REQUEST_METADATA = "rpc.request.metadata."
 """Attributes of the conventions from 1.40 on, which the Python package in use may not name yet."""
 
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
+from otel_goprobe.library_flags import MAX_NAMES, NAME_BYTES
 from otel_goprobe.model import Unit, UnitProgram
 from otel_goprobe.probes.base import Duration, Fact, Field, Itab, Library, ReadOnly, StructPresent, Type, Variable
 
@@ -45,6 +46,7 @@ OBSERVATIONS = (
     "unjoinable_connections",
     "active_spans_full",
     "contexts_full",
+    "captured_cut",
     *WIRE_COUNTERS,
 )
 """Counters of every library that count no spans."""
@@ -161,6 +163,8 @@ def header() -> str:
         *(f"#define TARGET_{name.upper()} {1 << i}" for i, name in enumerate(TARGET_TRAITS)),
         *(f"#define KIND_{library.stem} {kind}" for kind, library in kinds().items()),
         f"#define KINDS {len(kinds()) + 1}",
+        f"#define CAPTURED_NAME_BYTES {NAME_BYTES}",
+        f"#define CAPTURED_NAMES {MAX_NAMES}",
         f"#define RED_MAX_SERIES {MAX_SERIES}",
         f"#define RED_CHUNK {RED_CHUNK}",
         f"#define RED_BUCKETS {max(RED_CHUNK, *(len(duration.bounds_s) + 1 for _, duration in durations().values()))}",
@@ -207,6 +211,7 @@ def unit(sources: Path) -> Unit:
             sources / "include/red.h",
             sources / "include/wire.h",
             sources / "include/live.h",
+            sources / "include/captured.h",
             sources / "process.bpf.c",
             *(sources / "probes" / name for library in libraries() for name in library.headers),
             sources / "include/links.h",
@@ -228,6 +233,7 @@ def unit(sources: Path) -> Unit:
             "goroutine_key",
             "socket_layout",
             "received_items",
+            "captured_name",
             "red_key",
             "red_series",
             *(f"{library.stem}_in_flight" for library in kinds().values()),

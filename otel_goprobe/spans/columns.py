@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, Strings
+from otel_goprobe.model import Booleans, Integers, Occurrences, SpanColumns, StringLists, Strings
 from otel_goprobe.spans.links import take_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from otel_goprobe.model import Column
 
 T = TypeVar("T")
 
@@ -167,11 +169,11 @@ def take_occurrences(occurrences: Occurrences, rows: npt.NDArray[np.bool_]) -> O
     )
 
 
-def _rows(
-    column: Strings | Integers | Booleans, rows: npt.NDArray[np.bool_] | npt.NDArray[np.integer]
-) -> Strings | Integers | Booleans:
+def _rows(column: Column, rows: npt.NDArray[np.bool_] | npt.NDArray[np.integer]) -> Column:
     if isinstance(column, Strings):
         return Strings(column.codes[rows], column.table)
+    if isinstance(column, StringLists):
+        return StringLists(column.codes[rows], column.table)
     if isinstance(column, Integers):
         return Integers(column.values[rows], column.present[rows])
     return Booleans(column.values[rows], column.present[rows])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.model import Booleans, SpanColumns, SpanKind, Strings
 from otel_goprobe.spans.columns import derive, dictionary
 from otel_goprobe.spans.trace_state import trace_state_of
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from otel_goprobe.model import Column
     from otel_goprobe.spans.clock import Clock
 
 SAMPLED_LATE = "goprobe.sampled.late"
@@ -29,7 +30,7 @@ def recorded(
     kind: SpanKind,
     name: Strings,
     error: npt.NDArray[np.bool_],
-    attributes: Mapping[str, Strings | Integers | Booleans],
+    attributes: Mapping[str, Column],
 ) -> SpanColumns:
     """Return the spans of records: ids, flags and times of their headers, with what the library made of the rest.
 

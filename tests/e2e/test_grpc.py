@@ -274,3 +274,37 @@ def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
     spans_match(servers, answered, server.port)
     assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
     assert {span.parent_span_id for span in servers} == {clients[0].span_id}
+
+
+METADATA = {"x-request-id": ["id-1", ""], "x-tenant": ["blue", "green"], "x-long": ["0123456789" * 12 + "0123"]}
+"""What the kinds metadata and metachat send of the keys that are asked for; of the last as much as is kept."""
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_metadata_that_is_named_is_recorded(receiver: Receiver, build: str) -> None:
+    """All values of a key in their order, of client and server, unary and stream; nothing of the others."""
+    exe = BUILDS[build]()
+    names = ",".join(("X-Tenant", *METADATA, "x-nobody"))
+    with (
+        Target(exe) as server,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "metadata,metachat,unary", "-times", "7") as client,
+        Agent(
+            *("--pid", str(server.pid), "--pid", str(client.pid), "--grpc-metadata", names),
+            environment=receiver.environment,
+        ) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 7)
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (14, 14, {})
+    prefix = "rpc.request.metadata."
+    for kind in (CLIENT, SERVER):
+        for number, span in enumerate(by_kind(receiver.spans, kind)):
+            found = {key: value for key, value in span.attributes.items() if key.startswith(prefix)}
+            if kind == SERVER and "1.19" in build and found:
+                found[f"{prefix}x-tenant"].reverse()  # sent so: what was appended to the metadata comes first
+            assert found == ({} if number % 3 == 2 else {f"{prefix}{key}": value for key, value in METADATA.items()})
+    # A long value in each of five calls.
+    assert [target["captured_cut"] for target in outcome.targets] == [5, 5]
+    assert outcome.stderr.count("metadata that spans were to have was cut") == 2

@@ -29,6 +29,8 @@ var kinds = map[string]func(){
 	},
 	"cancel":      cancelled,
 	"traceparent": withTraceparent,
+	"metadata":    func() { callWith(withMetadata(), &order{}) },
+	"metachat":    func() { stream(withMetadata(), "Chat", &order{}, 3) },
 	"watch":       func() { stream(background, "Watch", &order{Count: 7}, 1) },
 	"watchfail":   func() { stream(background, "Watch", &order{Count: 3, Code: 8}, 1) },
 	"upload":      func() { stream(background, "Upload", &order{}, 11) },
@@ -117,6 +119,19 @@ func cancelled() {
 func withTraceparent() {
 	callWith(metadata.AppendToOutgoingContext(background,
 		"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate", "vendor=value"), &order{})
+}
+
+// withMetadata gives a call two values of one key, one in each of the ways there are, and more keys than a bucket holds.
+func withMetadata() context.Context {
+	md := metadata.Pairs("x-tenant", "blue", "authorization", "Bearer secret", "x-long", strings.Repeat("0123456789", 20))
+	for i := 0; i < 11; i++ {
+		md.Append(fmt.Sprintf("x-%d", i), "more")
+	}
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(background, md))
+	time.AfterFunc(time.Minute, cancel)
+	ctx = metadata.AppendToOutgoingContext(ctx, "X-Request-Id", "id-1", "x-other", "none")
+	ctx = metadata.AppendToOutgoingContext(ctx, "x-tenant", "green", "x-request-id", "")
+	return context.WithValue(ctx, &background, "of the program's own")
 }
 
 var descriptions = map[string]*grpc.StreamDesc{
