@@ -369,3 +369,35 @@ def test_a_worker_s_calls_are_linked_to_the_requests_whose_items_it_takes(receiv
     for span in calls:
         assert span.parent_span_id == ""
         assert fronts[span.name.partition("/")[2]] in span.links
+
+
+def test_calls_that_net_http_s_server_passes_on(receiver: Receiver) -> None:
+    """``(*grpc.Server).ServeHTTP``: an HTTP request's span, and in it the call's, which has the status."""
+    exe, kinds = go_binary("grpc", language="1.26.0"), ("unary", "missing", "chat", "watchfail")
+    with (
+        Target(exe, "-over-http") as server,
+        Target(
+            *(exe, "-over-http", "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7")
+        ) as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 7)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (21, 21, {})
+    servers = by_kind(receiver.spans, SERVER)
+    calls = [span for span in servers if "rpc.method" in span.attributes]
+    requests = {span.span_id: span for span in servers if "http.request.method" in span.attributes}
+    clients = by_kind(receiver.spans, CLIENT)
+    spans_match(clients, made, server.port)
+    assert [(span.name, span.attributes["rpc.response.status_code"]) for span in calls] == [
+        (call.method, call.code) for call in answered
+    ]
+    assert len(requests) == 7
+    for call, made_by in zip(calls, clients, strict=True):
+        request = requests[call.parent_span_id]
+        assert (request.start <= call.start, call.end <= request.end) == (True, True)
+        assert request.attributes["http.response.status_code"] == 200
+        assert request.parent_span_id == made_by.span_id
