@@ -49,6 +49,7 @@ int grpc_client_call_start(struct pt_regs *ctx)
 		id_make_trace(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid, &call.context);
 		call.context.flags = sampling_decides(&call.context, 0, target->sampling_parents, target->sampling_bound);
 	}
+	links_take(target, slot, key.goid, call.span_id, !parent);
 	count(slot, COUNTER_started);
 	failed = grpc_client_inflight.insert(&key, &call);
 	if (failed == -EEXIST) {
@@ -214,6 +215,8 @@ static __always_inline void grpc_client_submit(struct target *target, u32 slot, 
 	__builtin_memcpy(fixed->peer, call->peer, sizeof(fixed->peer));
 	fixed->peer_port = call->peer_port;
 	SPAN_HEADER(fixed, KIND_grpc_client, slot, call);
+	if (!call->parent_span_id)
+		fixed->header.links = links_of(target, slot, call->span_id);
 	if (call->method.length <= 96 && to.length <= 72 && !metadata) {
 		struct grpc_client_record_256 *record = ring_256.ringbuf_reserve(sizeof(*record));
 

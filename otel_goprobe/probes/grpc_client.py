@@ -15,6 +15,7 @@ import numpy as np
 from opentelemetry.semconv.attributes import error_attributes, network_attributes, server_attributes
 
 from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
+from otel_goprobe.probes import channels
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
@@ -164,6 +165,7 @@ LIBRARY = Library(
             (Way("grpc_client_stream", AtStart(f"{_TRANSPORT}.(*http2Client).NewStream.func5", arguments=())),),
             lost="network.peer.address, and parents on this host",
         ),
+        *channels.HOOKS,
         Hook(
             Role.START,
             (Way("grpc_client_call_start", AtStart(_START, arguments=(1, 2, 4, 5, 6))),),
@@ -184,6 +186,7 @@ LIBRARY = Library(
         Field("grpc_client_target", f"{_GRPC}.ClientConn", "target", lost="server.address"),
         Field("grpc_client_conn", f"{_TRANSPORT}.http2Client", "conn", lost="network.peer.address"),
         Field("grpc_client_next_id", f"{_TRANSPORT}.http2Client", "nextID", lost="parents on this host"),
+        *channels.FACTS,
     ),
     records=("grpc_client_record_256", "grpc_client_record_1024"),
     columns=columns,
@@ -203,6 +206,7 @@ LIBRARY = Library(
         ),
     ),
     headers=("grpc.h", "grpc_client.h"),
-    options=("skip_grpc_health", "grpc_metadata"),
+    options=("skip_grpc_health", "grpc_metadata", channels.OPTION),
+    counters=channels.COUNTERS,
     finds_parents=True,
 )

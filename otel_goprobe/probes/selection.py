@@ -138,12 +138,14 @@ def plan_of(outcomes: tuple[LibraryOutcome, ...]) -> Plan:
         1 << i for i, name in enumerate(TARGET_TRAITS) if any(getattr(o.library, name) for o in chosen)
     )
     values |= {hook.hook.address: hook.sites[0].address for hook, _ in hooks if hook.hook.address}
+    probes = [
+        ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
+        for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
+        if hook.way
+    ]
     return Plan(
-        probes=tuple(
-            ProbePlan(hook.way.program, library.label, hook.sites, hook.hook.option, hook.hook.unless)
-            for hook, library in sorted(hooks, key=lambda pair: pair[0].hook.role)
-            if hook.way
-        ),
+        # A program that several libraries want at a place runs there once.
+        probes=tuple({(probe.program, probe.sites): probe for probe in reversed(probes)}.values())[::-1],
         values=values,
         skipped=tuple(skip for one in outcomes for skip in _skipped(one)),
     )

@@ -308,3 +308,96 @@ def test_metadata_that_is_named_is_recorded(receiver: Receiver, build: str) -> N
     # A long value in each of five calls.
     assert [target["captured_cut"] for target in outcome.targets] == [5, 5]
     assert outcome.stderr.count("metadata that spans were to have was cut") == 2
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_handler_that_panics(receiver: Receiver, build: str) -> None:
+    """Where an interceptor recovers, the call ends with what that makes of it; else the process dies."""
+    exe, kinds = BUILDS[build](), ("panics", "chatpanics", "unary")
+    with (
+        Target(exe, "-recover") as server,
+        Target(exe) as mortal,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7") as client,
+        Target(exe, "-to", f"127.0.0.1:{mortal.port}", "-kinds", "panics") as killer,
+        Agent(
+            *(f"--pid={each.pid}" for each in (server, mortal, client, killer)), environment=receiver.environment
+        ) as agent,
+    ):
+        agent.attached(4)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 7)
+        make_calls(killer)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+        killed = log_of(killer, "client")
+    assert [call.code for call in answered] == ["INTERNAL", "INTERNAL", "OK"] * 2 + ["INTERNAL"]
+    assert [call.code for call in killed] == ["UNAVAILABLE"]
+    assert (outcome.started, outcome.exported, outcome.dropped) == (16, 16, {})
+    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
+    spans_match(clients[:-1], made, server.port)
+    spans_match(clients[-1:], killed, mortal.port)
+    # What is deferred behind the handler runs while the process dies: the call has an end, but no status.
+    last = servers.pop()
+    assert "rpc.response.status_code" not in last.attributes
+    assert last.parent_span_id == clients[-1].span_id
+    spans_match(servers, answered, server.port)
+    assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-1]]
+
+
+def test_a_worker_s_calls_are_linked_to_the_requests_whose_items_it_takes(receiver: Receiver) -> None:
+    """Over a channel: no parent, but a link to the request whose id is in the method."""
+    exe = go_binary("grpc", language="1.26.0")
+    with (
+        Target(exe, "-ids") as back,
+        Target(exe, "-ids", "-back", f"127.0.0.1:{back.port}", "-queued") as front,
+        Target(exe, "-to", f"127.0.0.1:{front.port}", "-load", "23", "-streams", "4") as caller,
+        Agent(
+            *(f"--pid={each.pid}" for each in (back, front, caller)), "--span-links", environment=receiver.environment
+        ) as agent,
+    ):
+        agent.attached(3)
+        make_calls(caller)
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (92, 92, {})
+    fronts = {
+        span.name.partition("/")[2]: (span.trace_id, span.span_id)
+        for span in by_kind(receiver.spans, SERVER)
+        if span.name.startswith("load.Front/")
+    }
+    calls = [span for span in by_kind(receiver.spans, CLIENT) if span.name.startswith("load.Back/")]
+    assert len(calls) == 23
+    for span in calls:
+        assert span.parent_span_id == ""
+        assert fronts[span.name.partition("/")[2]] in span.links
+
+
+def test_calls_that_net_http_s_server_passes_on(receiver: Receiver) -> None:
+    """``(*grpc.Server).ServeHTTP``: an HTTP request's span, and in it the call's, which has the status."""
+    exe, kinds = go_binary("grpc", language="1.26.0"), ("unary", "missing", "chat", "watchfail")
+    with (
+        Target(exe, "-over-http") as server,
+        Target(
+            *(exe, "-over-http", "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7")
+        ) as client,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', 7)
+        outcome = agent.stop()
+        made, answered = log_of(client, "client"), log_of(server, "server")
+    assert (outcome.started, outcome.exported, outcome.dropped) == (21, 21, {})
+    servers = by_kind(receiver.spans, SERVER)
+    calls = [span for span in servers if "rpc.method" in span.attributes]
+    requests = {span.span_id: span for span in servers if "http.request.method" in span.attributes}
+    clients = by_kind(receiver.spans, CLIENT)
+    spans_match(clients, made, server.port)
+    assert [(span.name, span.attributes["rpc.response.status_code"]) for span in calls] == [
+        (call.method, call.code) for call in answered
+    ]
+    assert len(requests) == 7
+    for call, made_by in zip(calls, clients, strict=True):
+        request = requests[call.parent_span_id]
+        assert (request.start <= call.start, call.end <= request.end) == (True, True)
+        assert request.attributes["http.response.status_code"] == 200
+        assert request.parent_span_id == made_by.span_id

@@ -57,6 +57,8 @@ class Span:
     resource: dict[str, Value] = field(repr=False)
     scope: str = field(repr=False)
     events: tuple[Event, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    """Trace id and span id of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
                         events=tuple(
                             Event(event.name, event.time_unix_nano, _mapping(event.attributes)) for event in span.events
                         ),
+                        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                     )
                 )
     return spans

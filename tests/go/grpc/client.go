@@ -40,10 +40,12 @@ var kinds = map[string]func(){
 	"chatdeadline": func() {
 		within(50*time.Millisecond, func(ctx context.Context) { stream(ctx, "Chat", &order{SleepMS: 5000}, 2) })
 	},
-	"chatend":   func() { stream(background, "Chat", &order{Code: 10}, 3) },
-	"abandoned": abandoned,
-	"health":    func() { unary(background, connection(), "grpc.health.v1.Health/Check", &order{}) },
-	"refused":   refused,
+	"panics":     func() { call(&order{Code: panicCode}) },
+	"chatpanics": func() { stream(background, "Chat", &order{Code: panicCode}, 3) },
+	"chatend":    func() { stream(background, "Chat", &order{Code: 10}, 3) },
+	"abandoned":  abandoned,
+	"health":     func() { unary(background, connection(), "grpc.health.v1.Health/Check", &order{}) },
+	"refused":    refused,
 }
 
 var background = context.Background()

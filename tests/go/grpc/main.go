@@ -32,6 +32,8 @@ var (
 	connections   = flag.Int("connections", 4, "over which -load goes")
 	streams       = flag.Int("streams", 100, "of -load, at once")
 	ids           = flag.Bool("ids", false, "the server answers any method of load.Front and load.Back")
+	queued        = flag.Bool("queued", false, "what calls -back is one goroutine, which takes the ids from a channel")
+	recovering    = flag.Bool("recover", false, "the server survives a handler's panic, and says INTERNAL")
 	workers       = flag.Int("workers", 0, "goroutines that the server keeps for calls")
 	secure        = flag.Bool("tls", false, "with a certificate made at the start, which clients don't verify")
 	overHTTP      = flag.Bool("over-http", false, "the server is net/http's, with gRPC as its handler")

@@ -18,7 +18,17 @@ func serverOptions() []grpc.ServerOption {
 	return append(options, workerOptions()...)
 }
 
-var backend *grpc.ClientConn
+var (
+	backend *grpc.ClientConn
+	queue   = make(chan func(), 8)
+)
+
+// work does what requests have queued, for all of them.
+func work() {
+	for do := range queue {
+		do()
+	}
+}
 
 // identified answers METHOD of /load.Back/METHOD with a code that its first digit tells; /load.Front/METHOD calls that,
 // with its own context, or without, or on another goroutine, as the last digit tells.
@@ -40,6 +50,10 @@ func identified(_ interface{}, stream grpc.ServerStream) error {
 
 func callBack(ctx context.Context, id string) error {
 	done := make(chan error, 1)
+	if *queued {
+		queue <- func() { done <- unary(context.Background(), backend, "load.Back/"+id, &order{}) }
+		return <-done
+	}
 	switch id[len(id)-1] % 3 {
 	case 0:
 		return unary(ctx, backend, "load.Back/"+id, &order{})

@@ -25,6 +25,7 @@ func serve() net.Addr {
 	}
 	if *back != "" {
 		backend = dial(*back)
+		go work()
 	}
 	if *overHTTP {
 		server := &http.Server{Handler: register(grpc.NewServer()), TLSConfig: &tls.Config{
@@ -68,8 +69,25 @@ func answered(ctx context.Context, method string, start int64, err error) error 
 	return err
 }
 
+// panicCode asks a handler to panic.
+const panicCode = 99
+
+// recovered is what a recovering interceptor does.
+func recovered(err *error) {
+	if !*recovering {
+		return
+	}
+	if recover() != nil {
+		*err = status.Error(codes.Internal, "panicked")
+	}
+}
+
 // obey does what a message asks for, as long as the caller waits.
-func obey(ctx context.Context, o *order) error {
+func obey(ctx context.Context, o *order) (err error) {
+	defer recovered(&err)
+	if o.Code == panicCode {
+		panic("as you wish")
+	}
 	select {
 	case <-time.After(time.Duration(o.SleepMS) * time.Millisecond):
 	case <-ctx.Done():
