@@ -1,4 +1,4 @@
-"""What runs now against what ran at the last scan -> `Changes`; start.py calls it first, agent.py by timer and at each exec event.
+"""What runs now against what ran at the last scan -> `Changes`; asked by start.py, then agent.py by timer and at execs.
 
     discovery = Discovery(config)
     changes = discovery.scan()          # everything; after that a process with nothing new costs one stat
