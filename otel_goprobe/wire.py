@@ -1,8 +1,9 @@
 """``--propagation wire`` and ``write``: a target -> its requests to other hosts carry a header, or why they don't.
 
 start.py calls `allowed`, agent.py `wire_for`, instrumented.py `attach` before a target's probes and `detach` behind
-them. The connection's probe arms a request (bpf/include/wire.h), the programs of the unit `wire` insert the header where it is
-sent; nothing of the target's memory is written but by ``write``, whose program (bpf/write.bpf.c) is a probe as others.
+them. The connection's probe arms a request (bpf/include/wire.h), the programs of the unit `wire` insert the header
+where it is sent; nothing of the target's memory is written but by ``write``, whose program (bpf/write.bpf.c) is
+a probe as others.
 """
 
 from __future__ import annotations
