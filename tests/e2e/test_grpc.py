@@ -33,9 +33,9 @@ BUILDS = {
 }
 KINDS = (
     *("unary", "missing", "internal", "watch", "watchfail", "upload", "chat", "unimplemented", "unknown"),
-    *("deadline", "cancel", "chatend", "chatdeadline", "abandoned", "refused"),
+    *("deadline", "cancel", "chatend", "chatdeadline", "abandoned", "refused", "waiting"),
 )
-UNANSWERED = {"unimplemented", "unknown", "refused"}
+UNANSWERED = {"unimplemented", "unknown", "refused", "waiting"}
 """Kinds that no handler of the server sees, and so aren't in its log."""
 
 
@@ -125,15 +125,16 @@ def test_each_call_is_two_spans(receiver: Receiver, build: str) -> None:
         outcome = agent.stop()
         made, answered = log_of(client, "client"), log_of(server, "server")
     # Nothing is left in the maps of what is in flight: it would have been started, but not exported.
-    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * len(KINDS) - 1, 2 * len(KINDS) - 1, {})
+    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * len(KINDS) - 2, 2 * len(KINDS) - 2, {})
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
     spans_match(clients, made, server.port)
     seen = [span for span in servers if span.attributes["rpc.response.status_code"] != "UNIMPLEMENTED"]
     spans_match(seen, answered, server.port)
     assert len(servers) - len(seen) == 2
-    # The last call finds no server.
-    assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-1]]
-    assert [span.trace_id for span in servers] == [span.trace_id for span in clients[:-1]]
+    # The last two calls find no server.
+    assert [call.code for call in made[-2:]] == ["UNAVAILABLE", "DEADLINE_EXCEEDED"]
+    assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-2]]
+    assert [span.trace_id for span in servers] == [span.trace_id for span in clients[:-2]]
 
 
 def test_metadata_names_the_parent(receiver: Receiver) -> None:
@@ -192,10 +193,10 @@ def test_long_chats_end_when_they_end(receiver: Receiver) -> None:
 def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
     """Histograms count each call by method and status; unsampled calls too, of which errors are kept on both sides."""
     exe = go_binary("grpc", language="1.26.0")
-    kinds = ("unary", "missing", "internal", "health")
+    kinds = ("unary", "missing", "internal", "health", "reflection")
     with (
         Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "28") as client,
+        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "35") as client,
         Agent(
             *("--pid", str(server.pid), "--pid", str(client.pid), "--skip-grpc-health", "--always-sample", "errors"),
             environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "always_off"},

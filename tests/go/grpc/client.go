@@ -46,6 +46,11 @@ var kinds = map[string]func(){
 	"abandoned":  abandoned,
 	"health":     func() { unary(background, connection(), "grpc.health.v1.Health/Check", &order{}) },
 	"refused":    refused,
+	"waiting":    waiting,
+	"reflection": func() {
+		unary(background, connection(), "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &order{})
+		unary(background, connection(), "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &order{})
+	},
 }
 
 var background = context.Background()
@@ -189,6 +194,13 @@ func abandoned() {
 func refused() {
 	nobody := dial("127.0.0.1:1")
 	unary(background, nobody, "shop.v1.Cart/Get", &order{})
+	nobody.Close()
+}
+
+// waiting makes a call whose deadline comes before there is a connection.
+func waiting() {
+	nobody := dial("127.0.0.1:1", grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	within(50*time.Millisecond, func(ctx context.Context) { unary(ctx, nobody, "shop.v1.Cart/Get", &order{}) })
 	nobody.Close()
 }
 
