@@ -87,3 +87,34 @@ struct fasthttp_client_texts {
 	struct go_string path;
 	struct go_string query;
 };
+
+/* Finds a request's texts, and returns FASTHTTP_CLIENT_URL_… of its URL. */
+static __always_inline u8 fasthttp_client_read_request(struct target *target, struct fasthttp_client_in_flight *request,
+						       struct fasthttp_client_texts *texts)
+{
+	u64 at = request->request, scheme_bytes = 0;
+	u8 traits = 0;
+
+	texts->method = go_read_string(at, target->fasthttp_request_method);
+	if (go_read_byte(at, target->fasthttp_request_parsed)) {
+		texts->host = go_read_string(at, target->fasthttp_uri_host);
+		scheme_bytes = go_read_word(at, target->fasthttp_uri_scheme + 8);
+		if (target->fasthttp_uri_username != MISSING && go_read_word(at, target->fasthttp_uri_username + 8))
+			traits |= FASTHTTP_CLIENT_URL_USER;
+	} else {
+		texts->host = go_read_string(at, target->fasthttp_request_host);
+		request->connected = 1;
+	}
+	/* What the first line begins with is put together as the request is written. */
+	if (request->connected) {
+		texts->path = go_read_string(at, target->fasthttp_request_target);
+		traits |= FASTHTTP_CLIENT_URL_SENT;
+	} else {
+		texts->path = go_read_string(at, target->fasthttp_uri_path);
+		texts->query = go_read_string(at, target->fasthttp_uri_query);
+	}
+	/* Of "http" and "https"; where there is none, the client's own. */
+	if (scheme_bytes ? scheme_bytes == 5 : go_read_byte(request->client, target->fasthttp_client_is_tls))
+		traits |= FASTHTTP_CLIENT_URL_HTTPS;
+	return traits;
+}
