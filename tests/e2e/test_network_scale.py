@@ -129,7 +129,7 @@ def test_port_scan(tmp_path: Path) -> None:
     said = re.search(r"(\d+) connections of paths that found no room", outcome.stderr)
     assert said
     attempts = sum(row["attempts"] for row in rows if row["direction"] == "out")
-    lost = re.search(r"network: ring_full (\d+)", outcome.stderr)
+    lost = re.search(r"network: ring_full: (\d+) were lost", outcome.stderr)
     assert 0 <= MORE_PORTS - attempts - int(said[1]) <= (int(lost[1]) if lost else 0)
     assert grown < 40 * MIB
     print(f"{MORE_PORTS} paths: the agent grew by {grown / MIB:.1f} MiB")
@@ -150,7 +150,7 @@ def test_lost_is_counted(tmp_path: Path) -> None:
         (truth,) = service.truth.values()
         outcome = agent.stop()
     (echo,) = [row for row in rows_of(outcome) if row["direction"] == "out"]
-    lost = re.search(r"network: ring_full (\d+)", outcome.stderr)
+    lost = re.search(r"network: ring_full: (\d+) were lost", outcome.stderr)
     missing, records = truth["Opened"] - echo["opened"], int(lost[1]) if lost else 0
     print(f"{missing} connections missing, {records} records lost")
     assert 0 <= missing <= records
