@@ -320,8 +320,10 @@ def _of_slot(by_goroutine: kernel.Map, slot: int, key_dtype: np.dtype[np.void]) 
 
 
 def _reasons(plan: Plan) -> str:
+    known = sorted({library.import_path for library, _ in probes.durations().values()})
     return (
-        "; ".join(f"{skip.what}: {skip.reason}" for skip in plan.skipped) or "nothing that is known is linked into it"
+        "; ".join(f"{skip.what}: {skip.reason}" for skip in plan.skipped)
+        or f"nothing that is known is linked into it ({', '.join(known)})"
     )
 
 

@@ -202,6 +202,7 @@ def test_other_networks() -> None:
                 target.ended()
                 truth, after = target.truth, counters(target.pid)
                 rows = rows_of(agent.stop())
+                latest = counters(target.pid)
     seen = outgoing(rows)
     refused = seen.pop(f"tcp {hosts.FAR_IPV4}:1")
     assert refused["Opened"] == 0
@@ -209,8 +210,9 @@ def test_other_networks() -> None:
     assert seen == truth
     assert sum(row["resets"] for row in rows) == after["EstabResets"] - before["EstabResets"] == 7
     retransmitted = sum(row["retransmits"] for row in rows)
-    assert retransmitted == after["RetransSegs"] - before["RetransSegs"]
-    assert retransmitted >= 3
+    assert 3 <= after["RetransSegs"] - before["RetransSegs"] <= retransmitted
+    # Since Linux 6.17 the tracepoint tells of attempts that failed, too, because the first is still in the host's queue.
+    assert retransmitted <= latest["RetransSegs"] - before["RetransSegs"] + 3
     came = [row for row in rows if row["direction"] == "in"]
     assert [(row["address"], row["port"], row["sent"], row["received"]) for row in came] == [
         (hosts.FAR_IPV4, own, 12, 12)
@@ -251,7 +253,9 @@ def test_what_finds_no_room_is_counted() -> None:
             said.wait_for("^attached", timeout_s=60)
             target.step("hold 23")
             agent.send_signal(signal.SIGINT)
-            stdout = agent.communicate()[0]
+            assert agent.stdout
+            stdout = agent.stdout.read()
+            agent.wait()
         finally:
             agent.kill()
     rows = [row for row in map(json.loads, stdout.splitlines()) if row["direction"] == "out"]

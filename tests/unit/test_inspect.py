@@ -217,9 +217,10 @@ def test_structs(server_plain: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "net/http.Request, " in capsys.readouterr().out
 
 
-def test_a_program_of_another_machine(minimal_arm64: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_of_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
     """Is shown with its own sites, and why nothing can be attached."""
-    report = inspected(capsys, minimal_arm64, "--at", "runtime.gopanic")
+    server = goprograms.go_binary("profile", strip=True, goarch="arm64")
+    report = inspected(capsys, server, "--at", "runtime.gopanic")
     (library,) = (one for one in report["libraries"] if one["library"] == "net/http")
     assert not library["instrumented"]
     assert library["reason"] == "it is for aarch64, this machine is x86_64"
