@@ -211,7 +211,7 @@ def test_other_networks() -> None:
     assert sum(row["resets"] for row in rows) == after["EstabResets"] - before["EstabResets"] == 7
     retransmitted = sum(row["retransmits"] for row in rows)
     assert 3 <= after["RetransSegs"] - before["RetransSegs"] <= retransmitted
-    # Since Linux 6.17 the tracepoint tells of attempts that failed, too, because the first is still in the host's queue.
+    # Since Linux 6.17 the tracepoint tells of attempts that failed, too: what was sent first is in the host's queue.
     assert retransmitted <= latest["RetransSegs"] - before["RetransSegs"] + 3
     came = [row for row in rows if row["direction"] == "in"]
     assert [(row["address"], row["port"], row["sent"], row["received"]) for row in came] == [
