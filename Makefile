@@ -38,9 +38,9 @@ setup-dev:
 test: setup-dev  ## the core tests: < 5 minutes on 2 cores, root
 	$(PYTEST) -n 2 --dist loadfile tests -m 'not slow and not versions and not jaeger and not collector and not wild and not wheel and not propagation and not libraries' $(ARGS)
 
-test-slow: setup-dev  ## 3 minutes: what takes longer than a core test may
+test-slow: setup-dev  ## 8 minutes: what takes longer than a core test may
 	@scripts/apt-missing bpftrace iproute2 graphviz
-	$(PYTEST) tests -m slow $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile tests -m slow $(ARGS)
 
 lint: setup-dev  ## ruff, mypy, the one way of imports
 	$(VENV)/ruff check $(PYTHON)
