@@ -1,6 +1,7 @@
 // Both ends of HTTP/2 under test: nothing of OpenTelemetry in it.
 //
-//	http2 -listen 127.0.0.1:0 -how HOW      answers; prints `listening ADDRESS` and `ready`, then a line of JSON a request
+//	http2 -listen 127.0.0.1:0 -how HOW      answers; prints `listening ADDRESS` and `ready`, then a line of JSON a request;
+//	                                        with SIGHUP another server takes over and the first one is shut down
 //	http2 -call URL -how HOW -connections N prints `ready`; for each line `COUNT CONCURRENCY` on its standard input sends
 //	                                        so many requests for random paths and prints `done FAILED`; for each line
 //	                                        `get METHOD PATH TRACEPARENT` one request, and prints `got STATUS`
@@ -26,11 +27,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -43,6 +46,8 @@ var (
 	how         = flag.String("how", "tls", "tls, h2c, x or x-h2c")
 	connections = flag.Int("connections", 1, "to call over, each with its own transport")
 	back        = flag.String("back", "", "URL that /back/ calls over HTTP/1")
+	refuse      = flag.String("refuse", "", "goaway or stream: how the first connections refuse their first request")
+	refusals    = flag.Int("refusals", 1, "how many connections do")
 	delay       = flag.Duration("delay", 0, "before an answer")
 )
 
@@ -169,7 +174,28 @@ func serve() {
 		fail(err)
 	}
 	fmt.Println("listening", listener.Addr())
-	server := &http.Server{Handler: handler(), TLSConfig: selfSigned(), ErrorLog: log.New(io.Discard, "", 0)}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	certificate := selfSigned()
+	for {
+		copied, err := listener.(*net.TCPListener).File()
+		if err != nil {
+			fail(err)
+		}
+		server := answer(listener, certificate)
+		fmt.Println("ready")
+		<-hangups
+		if listener, err = net.FileListener(copied); err != nil {
+			fail(err)
+		}
+		copied.Close()
+		go server.Shutdown(context.Background())
+	}
+}
+
+// answer answers what comes to listener, until the server is shut down.
+func answer(listener net.Listener, certificate *tls.Config) *http.Server {
+	server := &http.Server{Handler: handler(), TLSConfig: certificate.Clone(), ErrorLog: log.New(io.Discard, "", 0)}
 	switch *how {
 	case "x":
 		if err := http2.ConfigureServer(server, &http2.Server{}); err != nil {
@@ -180,11 +206,26 @@ func serve() {
 	case "h2c":
 		unencryptedServer(server)
 	}
-	fmt.Println("ready")
-	if strings.HasSuffix(*how, "h2c") {
-		fail(server.Serve(listener))
+	if *refuse != "" {
+		first := &refusing{Listener: listener, how: *refuse, count: *refusals}
+		if !strings.HasSuffix(*how, "h2c") {
+			first.tls = server.TLSConfig.Clone()
+			first.tls.NextProtos = []string{"h2"}
+		}
+		listener = first
 	}
-	fail(server.ServeTLS(listener, "", ""))
+	go func() {
+		var err error
+		if strings.HasSuffix(*how, "h2c") {
+			err = server.Serve(listener)
+		} else {
+			err = server.ServeTLS(listener, "", "")
+		}
+		if err != http.ErrServerClosed {
+			fail(err)
+		}
+	}()
+	return server
 }
 
 func selfSigned() *tls.Config {
