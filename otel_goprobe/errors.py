@@ -8,6 +8,7 @@
     │   └── UnsupportedBinaryError     … because of its version, architecture or packing
     ├── KernelError           exit 1   the kernel refused, or lacks, something
     │   ├── NotPermittedError          … for want of a capability
+    │   ├── MapFullError               … because a BPF map has no room
     │   └── UnsupportedByKernelError   … because this kernel has not got it ("unsupported" is a type)
     ├── CompilerError         exit 1   BCC is missing, is the wrong package, or refused the source
     └── TargetGoneError       exit 3   the process ended while it was looked at
@@ -73,6 +74,10 @@ class NotPermittedError(KernelError):
 
 class UnsupportedByKernelError(KernelError):
     """The running kernel doesn't have a feature."""
+
+
+class MapFullError(KernelError):
+    """A BPF map has no room for another element."""
 
 
 class CompilerError(GoprobeError):

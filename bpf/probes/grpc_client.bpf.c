@@ -292,7 +292,7 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 int grpc_client_call_end(struct pt_regs *ctx)
 {
 	struct grpc_client_in_flight *call;
-	struct goroutine_key key;
+	struct goroutine_key key, ended;
 	struct target *target;
 	u32 slot;
 
@@ -301,7 +301,11 @@ int grpc_client_call_end(struct pt_regs *ctx)
 		return 0;
 	key = grpc_client_key(GO_ARG1(ctx), slot);
 	call = grpc_client_inflight.lookup(&key);
-	if (!call) {
+	if (call) {
+		ended = grpc_client_key(call->span_id, slot);
+		if (grpc_client_ended.insert(&ended, &slot))
+			return 0;
+	} else {
 		key.goid = GO_G(ctx);
 		call = grpc_client_inflight.lookup(&key);
 		if (!call)

@@ -51,6 +51,10 @@ _Static_assert(sizeof(struct captured_walk) <= sizeof(((struct grpc_client_recor
 /* By g, as .goid, until a stream has been opened; then by its *clientStream. A unary call stays on its goroutine. */
 BPF_HASH(grpc_client_inflight, struct goroutine_key, struct grpc_client_in_flight, 16384);
 
+/* By span id, streams that have ended: their context's end and the program's next read of them may come at one moment, on two
+ * goroutines, each of which calls finish. */
+BPF_TABLE("lru_hash", struct goroutine_key, u32, grpc_client_ended, 16384);
+
 /* Interfaces between what NewStream gives and the *clientStream: grpc's own wrapper and those of interceptors, which hold the
  * next one first. */
 #define GRPC_CLIENT_WRAPPERS 5

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from otel_goprobe.errors import KernelError, UnsupportedByKernelError
+from otel_goprobe.errors import KernelError, MapFullError, UnsupportedByKernelError
 from otel_goprobe.kernel.capabilities import BPF, NET_ADMIN, PERFMON, refusal
 
 _log = logging.getLogger(__name__)
@@ -144,12 +144,19 @@ def map_lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
 
 
 def map_update(descriptor: int, key: bytes, value: bytes, flags: int) -> None:
-    """Write one element; `flags` 0 any, 1 only a new one, 2 only an existing one."""
+    """Write one element; `flags` 0 any, 1 only a new one, 2 only an existing one.
+
+    Raises:
+        MapFullError: it has no room.
+        KernelError: any other failure.
+    """
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value_buffer = ctypes.create_string_buffer(value, len(value))
     try:
         bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", descriptor, address(key_buffer), address(value_buffer), flags))
     except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise MapFullError("a BPF map has no room for another element") from error
         raise refusal(error, "writing a BPF map", BPF) from error
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from otel_goprobe.model.spans import AttributeValue

@@ -301,6 +301,11 @@ class Network:
         self._late = list(self._undialled(math.inf))
         if self._table.overflow:
             log.warning("network: %d connections of paths that found no room", self._table.overflow)
+        if self._sockets.without_room:
+            log.warning(
+                "network: %d that were open before found no room: neither their bytes nor their ends are known",
+                self._sockets.without_room,
+            )
         if self._learn:
             from otel_goprobe.tools.network_learn import learn  # noqa: PLC0415 - on request
 

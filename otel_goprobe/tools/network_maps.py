@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from otel_goprobe.errors import MapFullError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -30,10 +32,15 @@ OpenBytes = dict[tuple[int, int], tuple[int, int, int]]
 
 
 class Sockets:
-    """Descriptors of targets that are connections."""
+    """Descriptors of targets that are connections.
+
+    Attributes:
+        without_room: how many that were open before the map had no room for.
+    """
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self.without_room = 0
 
     @property
     def _map(self) -> Map:
@@ -41,7 +48,10 @@ class Sockets:
 
     def add(self, slot: int, descriptor: int, began_ns: int) -> None:
         """Have one counted that was open before."""
-        self._map.update(_KEY.pack(slot, descriptor), _ELEMENT.pack(began_ns, 0, 0, 0, 0, _OPEN, 0))
+        try:
+            self._map.update(_KEY.pack(slot, descriptor), _ELEMENT.pack(began_ns, 0, 0, 0, 0, _OPEN, 0))
+        except MapFullError:
+            self.without_room += 1
 
     def bytes(self) -> OpenBytes:
         """Return what all have sent and received; some of them are closed."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from goprograms import go_binary
-from harness.agent import Agent
+from harness.agent import PROJECT, Agent, clean_environment
 from harness.target import Output
 from networks import Hosts, inside
 
@@ -217,6 +220,47 @@ def test_other_networks() -> None:
 
 EACH = 19_001
 """Connections of a process: some machines allow 20,000 descriptors."""
+
+
+SMALL = """
+from otel_goprobe import cli, kernel
+load = kernel.load
+def small(unit, **options):
+    if unit.name == "tool-network":
+        options["sizes"] = {"network_connections": 64}
+    return load(unit, **options)
+kernel.load = small
+raise SystemExit(cli.main())
+"""
+"""An agent whose map of descriptors has 64 elements."""
+
+
+def test_what_finds_no_room_is_counted() -> None:
+    """Before the agent and under it: dials are counted all the same, and what isn't known of them is said."""
+    with edges() as target:
+        target.step("hold 71")
+        agent = subprocess.Popen(
+            [sys.executable, "-c", SMALL, "network", "--pid", str(target.pid), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment({"PYTHONPATH": str(PROJECT)}),
+        )
+        try:
+            said = Output(agent.stderr)
+            said.wait_for("^attached", timeout_s=60)
+            target.step("hold 23")
+            agent.send_signal(signal.SIGINT)
+            stdout = agent.communicate()[0]
+        finally:
+            agent.kill()
+    rows = [row for row in map(json.loads, stdout.splitlines()) if row["direction"] == "out"]
+    assert (agent.returncode, sum(row["attempts"] for row in rows)) == (0, 71 + 23)
+    said.join()
+    (before,) = said.matching("open before found no room")
+    (under,) = said.matching("connections_full")
+    assert int(re.findall(r": (\d+) that", before)[0]) >= 71 - 64
+    assert int(re.findall(r": (\d+) were lost", under)[0]) == 23
 
 
 @pytest.mark.slow
