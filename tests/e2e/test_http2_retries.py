@@ -42,9 +42,7 @@ def test_attempts_are_spans(how: str, release: str, strip: bool, refusal: str, r
     with (
         Join("-listen", "127.0.0.1:0", "-how", how, "-refuse", refusal, exe=exe) as server,
         Join("-call", server.url(f"{scheme}://ADDRESS"), "-how", how, exe=exe) as client,
-        Agent(
-            "--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment
-        ) as agent,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
     ):
         agent.attached(2)
         for number in range(3):
@@ -60,12 +58,18 @@ def test_attempts_are_spans(how: str, release: str, strip: bool, refusal: str, r
     if refusal == "goaway":
         error = "*errors.errorString"
     else:
-        error = "golang.org/x/net/http2.StreamError" if how.startswith("x") else RESET["1.27" if release == "1.27" else ""]
+        error = (
+            "golang.org/x/net/http2.StreamError" if how.startswith("x") else RESET["1.27" if release == "1.27" else ""]
+        )
     assert [span.attributes.get("error.type") for span in clients] == [error, None, None, None]
     assert clients[0].end <= clients[1].start
     assert clients[0].trace_id == clients[1].trace_id
     servers = [span for span in receiver.spans if span.kind == SERVER]
-    assert [span.attributes["url.path"] for span in servers] == logged == (["/0", "/1", "/2"] if refusal == "goaway" else [])
+    assert (
+        [span.attributes["url.path"] for span in servers]
+        == logged
+        == (["/0", "/1", "/2"] if refusal == "goaway" else [])
+    )
     by_path = {str(span.attributes["url.full"])[-2:]: span for span in clients if "error.type" not in span.attributes}
     for span in servers:
         assert span.parent_span_id == by_path[str(span.attributes["url.path"])].span_id
@@ -77,9 +81,7 @@ def test_servers_that_are_shut_down_lose_nothing(receiver: Receiver) -> None:
     with (
         Join("-listen", "127.0.0.1:0", "-how", "tls", "-delay", "2ms", exe=exe) as server,
         Join("-call", server.url("https://ADDRESS"), "-how", "tls", "-connections", "2", exe=exe) as client,
-        Agent(
-            "--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment
-        ) as agent,
+        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
     ):
         agent.attached(2)
         sending = threading.Thread(target=client.send, args=(REQUESTS, CONCURRENCY))
