@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,9 +15,10 @@ import pytest
 from goprograms import go_binary
 from harness.agent import Agent
 from harness.client import one_after_another, page
+from harness.join import Join
 from harness.target import DEADLINE_S, Target
 from harness.traces import map_elements, program_runs, program_statistics
-from test_http2 import CLIENT, SERVER, Ends
+from test_http2 import CLIENT, SENT, SERVER, Ends
 
 if TYPE_CHECKING:
     from harness.receiver import Receiver
@@ -88,6 +91,30 @@ def test_what_ends_leaves_nothing(receiver: Receiver) -> None:
         told[span.kind][str(path)] = (status, span.attributes.get("error.type"))
     assert told[SERVER] == {path: server for path, (server, _) in ENDS.items() if server}
     assert told[CLIENT] == {path: client for path, (_, client) in ENDS.items()}
+
+
+def test_an_upgrade_to_h2c_is_one_span(receiver: Receiver) -> None:
+    """An HTTP/1 request that the server answers over HTTP/2, by x/net's h2c."""
+    with (
+        Join("-listen", "127.0.0.1:0", "-how", "x-h2c", exe=go_binary("http2")) as server,
+        Agent("--pid", str(server.pid), environment=receiver.environment) as agent,
+    ):
+        agent.attached()
+        for number in range(REQUESTS):
+            with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+                connection.sendall(
+                    f"GET /{number} HTTP/1.1\r\nHost: upgraded\r\nTraceparent: {SENT}\r\n"
+                    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n".encode()
+                )
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+                server.wait_for_lines(r"^\{", number + 1)
+        outcome = agent.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (REQUESTS, REQUESTS, {})
+    assert Counter(span.attributes["url.path"] for span in receiver.spans) == {f"/{n}": 1 for n in range(REQUESTS)}
+    for span in receiver.spans:
+        assert (span.name, span.parent_span_id) == ("GET /", SENT[36:52])
+        assert span.attributes["http.response.status_code"] == 200
+        assert span.attributes["network.protocol.version"] == "2"
 
 
 def test_a_server_of_http1_pays_nothing(receiver: Receiver) -> None:
