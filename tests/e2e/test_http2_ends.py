@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root]
 
 REQUESTS, HELD = 23, 7
+LONG = f"/nothing/{326 * 'l'}"
+"""What is kept of a target."""
+CUT = f"/nothing/{326 * 'c'}"
 KEPT = ("http2_server_in", "http_client_inf", "active_spans", "live_contexts", "http_streams_wa")
 """Maps whose elements are requests that go on, as the kernel keeps their names."""
 ASKED = (
@@ -35,6 +38,8 @@ ASKED = (
     ("get", "/until-reset/x", 0),
     ("get", "/panic/x", 0),
     ("get", "/flushed-panic/x", 202),
+    ("get", LONG, 200),
+    ("get", f"{CUT}{17 * 'c'}", 200),
 )
 """How, path, and the status that the client gets; 0: none."""
 ENDS = {
@@ -44,6 +49,9 @@ ENDS = {
     "/until-reset/x": ((200, None), (None, "timeout")),
     "/panic/x": ((None, "*errors.errorString"), (None, "net/http.http2StreamError")),
     "/flushed-panic/x": ((202, "*errors.errorString"), (202, None)),
+    LONG: ((200, None), (200, None)),
+    CUT: ((200, None), None),
+    f"{CUT}{17 * 'c'}": (None, (200, None)),
     "/until-reset/held": (None, (None, "*errors.errorString")),
 }
 """By path, of the server's and of the client's span: status code and error.type."""
@@ -90,7 +98,7 @@ def test_what_ends_leaves_nothing(receiver: Receiver) -> None:
         status = span.attributes.get("http.response.status_code")
         told[span.kind][str(path)] = (status, span.attributes.get("error.type"))
     assert told[SERVER] == {path: server for path, (server, _) in ENDS.items() if server}
-    assert told[CLIENT] == {path: client for path, (_, client) in ENDS.items()}
+    assert told[CLIENT] == {path: client for path, (_, client) in ENDS.items() if client}
 
 
 def test_an_upgrade_to_h2c_is_one_span(receiver: Receiver) -> None:
@@ -104,7 +112,8 @@ def test_an_upgrade_to_h2c_is_one_span(receiver: Receiver) -> None:
             with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
                 connection.sendall(
                     f"GET /{number} HTTP/1.1\r\nHost: upgraded\r\nTraceparent: {SENT}\r\n"
-                    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n".encode()
+                    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+                    "HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n".encode()
                 )
                 connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
                 server.wait_for_lines(r"^\{", number + 1)
