@@ -94,9 +94,11 @@ def test_what_ends_leaves_nothing(receiver: Receiver) -> None:
     assert outcome.dropped == {"unfinished": HELD}
     told: dict[int, dict[str, tuple[object, object]]] = {SERVER: {}, CLIENT: {}}
     for span in receiver.spans:
-        path = urlsplit(str(span.attributes["url.full"])).path if span.kind == CLIENT else span.attributes["url.path"]
-        status = span.attributes.get("http.response.status_code")
-        told[span.kind][str(path)] = (status, span.attributes.get("error.type"))
+        where = "url.full" if span.kind == CLIENT else "url.path"
+        told[span.kind][urlsplit(str(span.attributes[where])).path] = (
+            span.attributes.get("http.response.status_code"),
+            span.attributes.get("error.type"),
+        )
     assert told[SERVER] == {path: server for path, (server, _) in ENDS.items() if server}
     assert told[CLIENT] == {path: client for path, (_, client) in ENDS.items() if client}
 
