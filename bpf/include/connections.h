@@ -137,7 +137,8 @@ static __always_inline u64 connection_net_fd(struct target *target, u64 interfac
 }
 
 /* Finds out about a connection; leaves `key.port` 0, and returns 1, where it can't be joined. Returns 0 also where nothing
- * is known of the kernel's sockets, which has been said once for all. */
+ * is known of the kernel's sockets, which has been said once for all. Several streams of a connection may be at it at once:
+ * each writes the same, and nothing that isn't so. */
 static __always_inline u32 connection_resolve(struct target *target, u64 interface, u64 bias, u32 is_server,
 					       struct connection *connection)
 {
@@ -145,20 +146,20 @@ static __always_inline u32 connection_resolve(struct target *target, u64 interfa
 	struct connection_key *key = &connection->key;
 	struct socket_layout *layout;
 	u64 net_fd, sock, go_port;
-	u32 zero = 0;
+	u32 zero = 0, network = 0;
 
-	key->port = 0;
-	key->network = 0;
 	key->stream = 0;
 	layout = socket_layout.lookup(&zero);
-	if (!layout || !layout->task_files)
+	if (!layout || !layout->task_files) {
+		key->port = 0;
 		return 0;
+	}
 	net_fd = connection_net_fd(target, interface, bias, connection->words);
-	if (!net_fd)
+	sock = net_fd ? connection_sock(layout, connection_word(net_fd, target->net_fd_sysfd)) : 0;
+	if (!sock) {
+		key->port = 0;
 		return 1;
-	sock = connection_sock(layout, connection_word(net_fd, target->net_fd_sysfd));
-	if (!sock)
-		return 1;
+	}
 	connection_addresses(layout, sock, tuple);
 	if (is_server) {
 		__builtin_memcpy(key->address, tuple->remote_ip, 16);
@@ -168,12 +169,12 @@ static __always_inline u32 connection_resolve(struct target *target, u64 interfa
 		key->sequence = connection_sequence(sock, layout->tcp_snd_una, layout->tcp_bytes_acked);
 	}
 	if (connection_is_loopback(key->address))
-		key->network = kernel_word(kernel_word(sock, layout->sock_net), layout->net_inode);
+		network = kernel_word(kernel_word(sock, layout->sock_net), layout->net_inode);
+	key->network = network;
 	/* The descriptor may have been closed, and be another's by now: what Go noted when it was opened has to agree. */
 	go_port = go_read_interface(net_fd, is_server ? target->net_fd_raddr : target->net_fd_laddr);
 	go_port = connection_word(go_port, target->tcp_addr_port);
-	if (go_port == (is_server ? tuple->remote_port : tuple->local_port))
-		key->port = go_port;
+	key->port = go_port == (is_server ? tuple->remote_port : tuple->local_port) ? go_port : 0;
 	return !key->port;
 }
 
@@ -288,10 +289,11 @@ static __always_inline __attribute__((unused)) struct connection *connection_of_
 		return 0;
 	object = connection_word(interface, 8);
 	if (connection->generation != target->generation || connection->object != object || stream == 1) {
-		connection->generation = target->generation;
-		connection->object = object;
 		if (connection_resolve(target, interface, bias, is_server, connection))
 			count(own->slot, COUNTER_unjoinable_connections);
+		compiler_barrier(); /* now others need not */
+		connection->generation = target->generation;
+		connection->object = object;
 	}
 	return connection->key.port ? connection : 0;
 }

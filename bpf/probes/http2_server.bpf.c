@@ -206,7 +206,10 @@ static __always_inline void http2_server_submit(u32 slot, struct http2_server_in
 			return;
 		}
 		record->fixed = *fixed;
-		HTTP2_SERVER_LINE(record, request, 40, 300);
+		if (request->method_text.length <= 8)
+			HTTP2_SERVER_LINE(record, request, 8, 335);
+		else
+			HTTP2_SERVER_LINE(record, request, 40, 303);
 		COPY(record, host, request->host, 88);
 		COPY(record, peer, peer, 48);
 		COPY_READ(record, route, &request->route_text, fixed->route_bytes);

@@ -18,6 +18,28 @@ int http2_x_server_request_start(struct pt_regs *ctx)
 				  target->http2_x_server_start_address);
 }
 
+/* func (sc *serverConn) upgradeRequest(req *http.Request), since x/net of 2022: on the goroutine of the HTTP/1 request with
+ * `Upgrade: h2c`, which is answered as stream 1, by a runHandler that this starts: the one span that it has. Registers:
+ * none. */
+int http2_x_server_upgrade(struct pt_regs *ctx)
+{
+	struct http_server_in_flight *request;
+	struct goroutine_key key;
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = http_server_key(ctx, slot);
+	request = http_server_inflight.lookup(&key);
+	if (request && request->start_ns) {
+		request->start_ns = 0;
+		count_back(slot, COUNTER_started);
+	}
+	return 0;
+}
+
 /* func (w *responseWriter) handlerDone(), since x/net of 2015. Registers: none. */
 int http2_x_server_handler_done(struct pt_regs *ctx)
 {

@@ -200,6 +200,38 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 		http_client_count(target, slot, request, &fixed, method, duration_ns);
 }
 
+/* A connection is given the request. Where an attempt failed before, as its connection was closed or the server refused it,
+ * that was a span of its own. `given`: as in http_client_in_flight. */
+static __always_inline void http_client_attempt(struct target *target, u32 slot, u64 g,
+						struct http_client_in_flight *request, u64 given)
+{
+	u64 failed_ns = request->failed_ns;
+
+	request->failed_ns = 0;
+	if (failed_ns && request->given) {
+		http_client_finish(target, slot, request, failed_ns, 0, request->error);
+		count(slot, COUNTER_started);
+		request->start_ns = failed_ns;
+		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(failed_ns), g);
+		links_take(target, slot, g, request->span_id, !request->parent_span_id);
+		__builtin_memset(request->peer, 0, sizeof(request->peer));
+		request->peer_port = request->connection.port = 0;
+		request->resends++;
+	}
+	request->given = given;
+}
+
+/* An attempt has failed, which may not be the end. The error = ARG2, ARG3. */
+static __always_inline int http_client_attempt_failed(struct pt_regs *ctx, struct target *target,
+						      struct http_client_in_flight *request)
+{
+	if (!request->failed_ns) {
+		request->failed_ns = bpf_ktime_get_ns();
+		request->error = http_client_error(target, request->bias, GO_ARG2(ctx), GO_ARG3(ctx));
+	}
+	return 0;
+}
+
 /* func (pc *persistConn) roundTrip(req *transportRequest) (*Response, error), since Go 1.1: on the goroutine of the
  * Transport's roundTrip, once for each attempt to send it over HTTP/1. Registers: pc = ARG1. */
 int http_client_connection(struct pt_regs *ctx)
@@ -213,16 +245,7 @@ int http_client_connection(struct pt_regs *ctx)
 	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
-	if (request->failed_ns) {
-		/* Sent again, as the connection was found closed: a span of its own. */
-		http_client_finish(target, slot, request, request->failed_ns, 0, request->error);
-		count(slot, COUNTER_started);
-		request->start_ns = request->failed_ns;
-		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(request->failed_ns), key.goid);
-		links_take(target, slot, key.goid, request->span_id, !request->parent_span_id);
-		request->failed_ns = 0;
-		request->resends++;
-	}
+	http_client_attempt(target, slot, key.goid, request, 1);
 	connection = connection_of_client(target, slot, KIND_http_client, GO_ARG1(ctx), target->persist_conn_conn,
 					  target->persist_conn_nwrite, request->bias);
 	if (!connection)
@@ -248,11 +271,8 @@ int http_client_answer(struct pt_regs *ctx)
 	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
-	if (GO_ARG2(ctx)) {
-		request->failed_ns = bpf_ktime_get_ns();
-		request->error = http_client_error(target, request->bias, GO_ARG2(ctx), GO_ARG3(ctx));
-		return 0;
-	}
+	if (GO_ARG2(ctx))
+		return http_client_attempt_failed(ctx, target, request);
 	http_client_finish(target, slot, request, bpf_ktime_get_ns(), GO_ARG1(ctx), 0);
 	http_client_inflight.delete(&key);
 	return 0;

@@ -25,7 +25,7 @@ struct http_client_in_flight {
 	u64 failed_ns; /* when the last attempt failed, which may not be the end */
 	u64 error;     /* of that attempt */
 	u64 method;    /* its bytes, where it is a known one; else 0. Only for metrics */
-	u64 http2_request; /* what the HTTP/2 connection has been given, if it is one */
+	u64 given; /* what the last attempt's connection has been given: HTTP/2's request, 1 with HTTP/1; 0: no attempt yet */
 	u32 peer[4];   /* address as on the wire, IPv4 as ::ffff:a.b.c.d */
 	u16 peer_port;
 	u16 resends; /* failed attempts and, at the end, redirects before this one */

@@ -26,18 +26,33 @@ struct http_streams_layout {
 int http_streams_attempt(struct pt_regs *ctx)
 {
 	struct http_client_in_flight *request;
-	struct goroutine_key key, given;
+	struct goroutine_key key;
 	struct target *target;
-	u64 g = GO_G(ctx);
+	u64 g;
 	u32 slot;
 
 	request = http_client_of(ctx, &target, &slot, &key);
 	if (!request)
 		return 0;
-	given = key;
-	given.goid = request->http2_request = GO_ARG2(ctx);
-	http_streams_waiting.update(&given, &g);
+	http_client_attempt(target, slot, key.goid, request, GO_ARG2(ctx));
+	g = key.goid;
+	key.goid = request->given;
+	http_streams_waiting.update(&key, &g);
 	return 0;
+}
+
+/* func http2shouldRetryRequest(req *Request, err error) (*Request, error) of net/http; since 1.27 shouldRetryRequest of
+ * net/http/internal/http2; the same of golang.org/x/net/http2. On the Transport's goroutine, behind each attempt that
+ * failed. Registers: req = ARG1, err = ARG2, ARG3. */
+int http_streams_failed(struct pt_regs *ctx)
+{
+	struct http_client_in_flight *request;
+	struct goroutine_key key;
+	struct target *target;
+	u32 slot;
+
+	request = http_client_of(ctx, &target, &slot, &key);
+	return request ? http_client_attempt_failed(ctx, target, request) : 0;
 }
 
 static __always_inline int http_streams_headers(struct pt_regs *ctx, struct target *target, u32 slot,
@@ -57,7 +72,7 @@ static __always_inline int http_streams_headers(struct pt_regs *ctx, struct targ
 	http_streams_waiting.delete(&key);
 	key.goid = bias;
 	request = http_client_inflight.lookup(&key);
-	if (!request || request->http2_request != given)
+	if (!request || request->given != given)
 		return 0; /* whoever waited has left */
 	bias = request->bias;
 	own.goid = go_read_word(stream, layout.stream_connection);

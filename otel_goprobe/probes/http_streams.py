@@ -1,7 +1,8 @@
 """HTTP/2 clients of net/http: the stream that a request of http_client.py goes over: its peer, its server's span.
 
 Two more hits a request on emulated instructions: where a connection is given the request, and where the stream, on a
-goroutine of its own, has got its number. http_x_streams.py has the same of golang.org/x/net/http2.
+goroutine of its own, has got its number; and one behind an attempt that failed. http_x_streams.py has the same of
+golang.org/x/net/http2.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ def hooks(numbered: str, *prefixes: str) -> tuple[Hook, ...]:
         for name in ("roundTrip", "RoundTrip")
         for prefix in prefixes
     ]
+    failures = [f"{prefix}shouldRetryRequest" for prefix in prefixes]
     streams = [method(prefix, "clientStream", "encodeAndWriteHeaders") for prefix in prefixes]
     return (
         Hook(
             Role.DETAIL,
             tuple(Way("http_streams_attempt", AtStart(name, arguments=(1, 2))) for name in attempts),
             lost=_LOST,
+        ),
+        Hook(
+            Role.DETAIL,
+            tuple(Way("http_streams_failed", AtStart(name, arguments=(2, 3))) for name in failures),
+            lost="attempts over HTTP/2 that were repeated",
         ),
         Hook(
             Role.DETAIL,

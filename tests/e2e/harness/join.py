@@ -90,6 +90,10 @@ class Join:
         """Return the lines so far in which `pattern` is found."""
         return self._stdout.matching(pattern)
 
+    def wait_for_lines(self, pattern: str, count: int) -> None:
+        """Wait until it has printed so many lines in which `pattern` is found."""
+        self._stdout.wait_for(pattern, count)
+
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many connections are open to it, none or at least as many as are asked for.
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BPF_MAP_GET_NEXT_KEY = 4
 BPF_PROG_GET_FD_BY_ID = 13
+BPF_MAP_GET_FD_BY_ID = 14
 BPF_OBJ_GET_INFO_BY_FD = 15
 BPF_LINK_GET_FD_BY_ID = 30
 """enum bpf_cmd, include/uapi/linux/bpf.h."""
@@ -24,6 +26,11 @@ SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
 
 PROGRAM_INFO_BYTES, PROGRAM_NAME_AT, PROGRAM_NAME_BYTES = 128, 64, 16
 """struct bpf_prog_info of the same: some of it, and where `name` is."""
+
+MAP_INFO = struct.Struct("<6I16s40x")
+"""Some of struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags, name."""
+HASHES = (1, 9)
+"""BPF_MAP_TYPE_HASH and _LRU_HASH."""
 
 STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -97,6 +104,36 @@ def program_runs(pid: int) -> dict[str, tuple[int, int]]:
         runs, ns = found.get(name, (0, 0))
         found[name] = runs + int(counts["run_cnt"]), ns + int(counts["run_time_ns"])
     return found
+
+
+def map_elements(pid: int) -> dict[str, int]:
+    """Return how many elements the hash maps have that a process holds open, by names as in `program_runs`."""
+    numbers: set[int] = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            numbers |= {int(number) for number in re.findall(r"^map_id:\s+(\d+)", entry.read_text(), re.MULTILINE)}
+    found: dict[str, int] = {}
+    for number in numbers:
+        fd = _bpf(BPF_MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        try:
+            described = ctypes.create_string_buffer(MAP_INFO.size)
+            if _bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, MAP_INFO.size, ctypes.addressof(described))):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            kind, _, key_size, *_, name = MAP_INFO.unpack(described.raw)
+            if kind in HASHES:
+                found[name.partition(b"\0")[0].decode()] = _elements(fd, key_size)
+        finally:
+            os.close(fd)
+    return found
+
+
+def _elements(fd: int, key_size: int) -> int:
+    count, key, following = 0, 0, ctypes.create_string_buffer(key_size)
+    while not _bpf(BPF_MAP_GET_NEXT_KEY, struct.pack("<IxxxxQQ", fd, key, ctypes.addressof(following))):
+        count, key = count + 1, ctypes.addressof(following)
+    return count
 
 
 def _bpf(command: int, attributes: bytes) -> int:

@@ -1,9 +1,12 @@
 // Both ends of HTTP/2 under test: nothing of OpenTelemetry in it.
 //
-//	http2 -listen 127.0.0.1:0 -how HOW      answers; prints `listening ADDRESS` and `ready`, then a line of JSON a request
+//	http2 -listen 127.0.0.1:0 -how HOW      answers; prints `listening ADDRESS` and `ready`, then a line of JSON a request;
+//	                                        with SIGHUP another server takes over and the first one is shut down
 //	http2 -call URL -how HOW -connections N prints `ready`; for each line `COUNT CONCURRENCY` on its standard input sends
 //	                                        so many requests for random paths and prints `done FAILED`; for each line
-//	                                        `get METHOD PATH TRACEPARENT` one request, and prints `got STATUS`
+//	                                        `get METHOD PATH TRACEPARENT` one request, and prints `got STATUS`; for each
+//	                                        `leave METHOD PATH TRACEPARENT` one whose answer it doesn't read; for each
+//	                                        `hold COUNT PATH` so many at once, and prints `got FAILED` when they have ended
 //
 // HOW: tls (net/http), h2c (net/http, since Go 1.24), x (golang.org/x/net/http2 over TLS), x-h2c.
 package main
@@ -26,11 +29,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -43,6 +48,8 @@ var (
 	how         = flag.String("how", "tls", "tls, h2c, x or x-h2c")
 	connections = flag.Int("connections", 1, "to call over, each with its own transport")
 	back        = flag.String("back", "", "URL that /back/ calls over HTTP/1")
+	refuse      = flag.String("refuse", "", "goaway or stream: how the first connections refuse their first request")
+	refusals    = flag.Int("refusals", 1, "how many connections do")
 	delay       = flag.Duration("delay", 0, "before an answer")
 )
 
@@ -58,8 +65,12 @@ func main() {
 	}
 	fmt.Println("ready")
 	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
-		if words := strings.Fields(input.Text()); words[0] == "get" {
-			get(clients[0], words[1], words[2], words[3])
+		switch words := strings.Fields(input.Text()); words[0] {
+		case "get", "leave":
+			get(clients[0], words[1], words[2], words[3], words[0] == "get")
+			continue
+		case "hold":
+			hold(clients[0], words[1], words[2])
 			continue
 		}
 		var count, concurrency int
@@ -88,7 +99,7 @@ type recorder struct {
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
+	if r.status == 0 && status >= 200 {
 		r.status = status
 	}
 	r.ResponseWriter.WriteHeader(status)
@@ -137,6 +148,19 @@ func handler() http.Handler {
 	})
 	mux.HandleFunc("/goexit/", func(http.ResponseWriter, *http.Request) { runtime.Goexit() })
 	mux.HandleFunc("/until-reset/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/endless/", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			io.WriteString(w, r.URL.Path)
+		}
+	})
+	mux.HandleFunc("/hints/", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusCreated)
+	})
+	mux.HandleFunc("/trailers/", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.URL.Path)
+		w.Header().Set(http.TrailerPrefix+"Sum", "1")
+	})
 	mux.HandleFunc("/back/", func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		path := strings.TrimPrefix(r.URL.Path, "/back/")
@@ -169,7 +193,28 @@ func serve() {
 		fail(err)
 	}
 	fmt.Println("listening", listener.Addr())
-	server := &http.Server{Handler: handler(), TLSConfig: selfSigned(), ErrorLog: log.New(io.Discard, "", 0)}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	certificate := selfSigned()
+	for {
+		copied, err := listener.(*net.TCPListener).File()
+		if err != nil {
+			fail(err)
+		}
+		server := answer(listener, certificate)
+		fmt.Println("ready")
+		<-hangups
+		if listener, err = net.FileListener(copied); err != nil {
+			fail(err)
+		}
+		copied.Close()
+		go server.Shutdown(context.Background())
+	}
+}
+
+// answer answers what comes to listener, until the server is shut down.
+func answer(listener net.Listener, certificate *tls.Config) *http.Server {
+	server := &http.Server{Handler: handler(), TLSConfig: certificate.Clone(), ErrorLog: log.New(io.Discard, "", 0)}
 	switch *how {
 	case "x":
 		if err := http2.ConfigureServer(server, &http2.Server{}); err != nil {
@@ -180,11 +225,26 @@ func serve() {
 	case "h2c":
 		unencryptedServer(server)
 	}
-	fmt.Println("ready")
-	if strings.HasSuffix(*how, "h2c") {
-		fail(server.Serve(listener))
+	if *refuse != "" {
+		first := &refusing{Listener: listener, how: *refuse, count: *refusals}
+		if !strings.HasSuffix(*how, "h2c") {
+			first.tls = server.TLSConfig.Clone()
+			first.tls.NextProtos = []string{"h2"}
+		}
+		listener = first
 	}
-	fail(server.ServeTLS(listener, "", ""))
+	go func() {
+		var err error
+		if strings.HasSuffix(*how, "h2c") {
+			err = server.Serve(listener)
+		} else {
+			err = server.ServeTLS(listener, "", "")
+		}
+		if err != http.ErrServerClosed {
+			fail(err)
+		}
+	}()
+	return server
 }
 
 func selfSigned() *tls.Config {
@@ -220,7 +280,7 @@ func transport() http.RoundTripper {
 }
 
 // get sends one request, with a traceparent unless that is "-", and gives up after a while.
-func get(client *http.Client, method, path, traceparent string) {
+func get(client *http.Client, method, path, traceparent string, whole bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, *call+path, nil)
@@ -233,10 +293,35 @@ func get(client *http.Client, method, path, traceparent string) {
 	status := 0
 	if response, err := client.Do(request); err == nil {
 		status = response.StatusCode
-		io.Copy(io.Discard, response.Body)
+		if whole {
+			io.Copy(io.Discard, response.Body)
+		}
 		response.Body.Close()
 	}
 	fmt.Println("got", status)
+}
+
+// hold sends count requests at once.
+func hold(client *http.Client, count, path string) {
+	var failed atomic.Int64
+	var group sync.WaitGroup
+	held, err := strconv.Atoi(count)
+	if err != nil {
+		fail(err)
+	}
+	for i := 0; i < held; i++ {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			if response, err := client.Get(*call + path); err != nil {
+				failed.Add(1)
+			} else {
+				response.Body.Close()
+			}
+		}()
+	}
+	group.Wait()
+	fmt.Println("got", failed.Load())
 }
 
 // send returns how many of count requests failed.
