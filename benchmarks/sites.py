@@ -21,8 +21,9 @@ from benchmarks import empty
 from benchmarks.machine import TARGET_CPU, give, in_words, machine, table
 from benchmarks.processes import Running, Server
 from benchmarks.programs import bench_program
-from otel_goprobe import gobinary, probes
+from otel_goprobe import config, gobinary
 from otel_goprobe.model import Cost, Site
+from otel_goprobe.plans import Plans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -150,9 +151,9 @@ def kind_of(content: bytes) -> str:
 
 
 def plan_of_server(path: Path) -> Plan:
-    """Return what the agent attaches to go/server."""
-    with gobinary.open_binary(path) as binary:
-        return probes.select(binary)
+    """Return what the agent attaches to go/server, unless options ask for more."""
+    with path.open("rb") as file:
+        return Plans(config.from_environment_and_flags(config.Flags(), {})).of(file.fileno())
 
 
 def hits_a_request(server: Server, plan: Plan) -> dict[str, dict[str, Any]]:
