@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AfterCalls, AtCalls
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ _PACKAGE = "github.com/go-chi/chi/v5"
 _ROUTE = f"{_PACKAGE}.(*Mux).routeHTTP"
 _FIND = f"{_PACKAGE}.(*node).FindRoute"
 _PATTERN = f"{_PACKAGE}.(*Context).RoutePattern"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_ROUTE]))
 
 
 def _leaves_no_pattern(binary: GoBinary) -> bool:
@@ -49,5 +45,5 @@ LIBRARY = Library(
         ),
     ),
     facts=(Field("chi_patterns", f"{_PACKAGE}.Context", "RoutePatterns", required=True),),
-    wanted=_is_linked,
+    wanted=linked(_ROUTE),
 )

@@ -5,22 +5,12 @@ The context that the router writes the route into is another request's soon: it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AtCalls, AtStart
-
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
 
 _PACKAGE = "github.com/labstack/echo/v4"
 _SERVE = f"{_PACKAGE}.(*Echo).ServeHTTP"
 _CHAIN = f"{_PACKAGE}.applyMiddleware"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_SERVE]))
-
 
 LIBRARY = Library(
     stem="echo",
@@ -36,5 +26,5 @@ LIBRARY = Library(
         ),
     ),
     facts=(Field("echo_path", f"{_PACKAGE}.context", "path", required=True),),
-    wanted=_is_linked,
+    wanted=linked(_SERVE),
 )

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AtStart
-
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
 
 _PACKAGE = "github.com/labstack/echo/v5"
 _ROUTE = f"{_PACKAGE}.(*DefaultRouter).Route"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_ROUTE]))
-
 
 LIBRARY = Library(
     stem="echo_v5",
@@ -27,5 +17,5 @@ LIBRARY = Library(
         Field("request_uri", "net/http.Request", "RequestURI", required=True),
         Field("request_pattern", "net/http.Request", "Pattern", required=True),
     ),
-    wanted=_is_linked,
+    wanted=linked(_ROUTE),
 )

@@ -16,7 +16,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 
 from otel_goprobe.model import SpanColumns, SpanKind
 from otel_goprobe.probes import channels, http_client
-from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way
+from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way, linked
 from otel_goprobe.probes.http_requests import (
     DURATION_ATTRIBUTES,
     IN_OP_ERROR,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
 
 URL_USER, URL_SENT, URL_HTTPS = 1, 2, 4
@@ -156,10 +155,6 @@ def _series_attributes(
     return series_of(keys, texts, conversion, error_name)
 
 
-def _sends(binary: GoBinary) -> bool:
-    return bool(binary.functions([_DO]))
-
-
 def _shared_hooks() -> Iterator[Hook]:
     """What net/http's client declares as well; where both are linked, once is enough."""
     for hook in (http_client.LINEAGE_HOOK, *channels.HOOKS):
@@ -174,7 +169,7 @@ LIBRARY = Library(
     stem="fasthttp_client",
     import_path=_FASTHTTP,
     side="client",
-    wanted=_sends,
+    wanted=linked(_DO),
     hooks=(
         Hook(
             Role.END,
@@ -212,7 +207,7 @@ LIBRARY = Library(
                 ),
             ),
             lost="http.request.resend_count of redirects",
-            wanted=lambda binary: bool(binary.functions([f"{_FASTHTTP}.doRequestFollowRedirects"])),
+            wanted=linked(f"{_FASTHTTP}.doRequestFollowRedirects"),
         ),
         Hook(
             Role.DETAIL,

@@ -20,7 +20,7 @@ import numpy as np
 from opentelemetry.semconv.attributes import client_attributes, network_attributes
 
 from otel_goprobe.model import Integers
-from otel_goprobe.probes.base import Block, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Block, Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
 from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
 from otel_goprobe.spans import derive, dictionary
@@ -41,10 +41,6 @@ _RESPONSE = f"{_PACKAGE}.Response"
 _RESPONSE_WRITE = f"{_PACKAGE}.(*Response).Write"
 
 _ADDRESS_BYTES = 16
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions(_SERVES))
 
 
 def _keeps_response(binary: GoBinary) -> bool:
@@ -93,7 +89,7 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
 LIBRARY = Library(
     stem="fasthttp_server",
     import_path=_PACKAGE,
-    wanted=_is_linked,
+    wanted=linked(*_SERVES),
     hooks=(
         Hook(
             Role.END,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ _HANDLER = f"{_PACKAGE}.(*App).handler"
 _NEXT = f"{_PACKAGE}.(*App).next"
 _DEFERRED = f"{_HANDLER}.deferwrap1"
 """The compiler's name since Go 1.22."""
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_HANDLER]))
 
 
 def _comes_by_twice(binary: GoBinary) -> bool:
@@ -54,5 +50,5 @@ LIBRARY = Library(
         Field("fiber_route_use", f"{_PACKAGE}.Route", "use", required=True),
         Field("fiber_route_path", f"{_PACKAGE}.Route", "Path", required=True),
     ),
-    wanted=_is_linked,
+    wanted=linked(_HANDLER),
 )

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AtStart
 
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
-
 _PACKAGE = "github.com/gofiber/fiber/v3"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([f"{_PACKAGE}.(*App).requestHandler"]))
-
 
 LIBRARY = Library(
     stem="fiber_v3",
@@ -33,5 +23,5 @@ LIBRARY = Library(
         Field("fiber_v3_route_use", f"{_PACKAGE}.Route", "use", required=True),
         Field("fiber_v3_route_path", f"{_PACKAGE}.Route", "Path", required=True),
     ),
-    wanted=_is_linked,
+    wanted=linked(f"{_PACKAGE}.(*App).requestHandler"),
 )

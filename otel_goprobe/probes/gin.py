@@ -6,21 +6,11 @@ requests without a route, aren't looked at.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AfterCalls, AtCalls
-
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
 
 _PACKAGE = "github.com/gin-gonic/gin"
 _HANDLE = f"{_PACKAGE}.(*Engine).handleHTTPRequest"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_HANDLE]))
-
 
 LIBRARY = Library(
     stem="gin",
@@ -43,5 +33,5 @@ LIBRARY = Library(
         # Since 1.7.0: https://github.com/gin-gonic/gin/blob/v1.7.0/context.go
         Field("gin_params", f"{_PACKAGE}.Context", "params"),
     ),
-    wanted=_is_linked,
+    wanted=linked(_HANDLE),
 )

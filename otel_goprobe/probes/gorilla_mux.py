@@ -5,20 +5,10 @@ The template of a subrouter's route has its parents' in front.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AtStart
 
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
-
 _PACKAGE = "github.com/gorilla/mux"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([f"{_PACKAGE}.(*Router).ServeHTTP"]))
-
 
 LIBRARY = Library(
     stem="gorilla_mux",
@@ -41,5 +31,5 @@ LIBRARY = Library(
         Field("gorilla_mux_match_route", f"{_PACKAGE}.RouteMatch", "Route", required=True),
         Field("gorilla_mux_template", f"{_PACKAGE}.routeRegexp", "template", required=True),
     ),
-    wanted=_is_linked,
+    wanted=linked(f"{_PACKAGE}.(*Router).ServeHTTP"),
 )

@@ -16,7 +16,19 @@ from opentelemetry.semconv.attributes import error_attributes, network_attribute
 
 from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
+from otel_goprobe.probes.base import (
+    TEXT_OTHER,
+    Conversion,
+    Duration,
+    Field,
+    Hook,
+    Itab,
+    Library,
+    Role,
+    Type,
+    Way,
+    linked,
+)
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -39,7 +51,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue, Column
 
 _GRPC = "google.golang.org/grpc"
@@ -125,15 +136,11 @@ def _series_attributes(
     return found
 
 
-def _calls(binary: GoBinary) -> bool:
-    return bool(binary.functions([_START]))
-
-
 LIBRARY = Library(
     stem="grpc_client",
     import_path=_GRPC,
     side="client",
-    wanted=_calls,
+    wanted=linked(_START),
     hooks=(
         Hook(
             Role.END,
@@ -147,13 +154,13 @@ LIBRARY = Library(
                 Way("grpc_client_refused", AtReturns(_INVOKE)),
             ),
             lost="all calls",
-            wanted=lambda binary: bool(binary.functions([_INVOKE])),
+            wanted=linked(_INVOKE),
         ),
         Hook(
             Role.END,
             (Way("grpc_client_opened", AtReturns(f"{_GRPC}.(*ClientConn).NewStream")),),
             lost="all calls",
-            wanted=lambda binary: bool(binary.functions([f"{_GRPC}.(*ClientConn).NewStream"])),
+            wanted=linked(f"{_GRPC}.(*ClientConn).NewStream"),
         ),
         Hook(
             Role.DETAIL,

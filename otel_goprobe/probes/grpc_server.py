@@ -17,7 +17,19 @@ from opentelemetry.semconv.attributes import (
 )
 
 from otel_goprobe.model import SpanColumns, SpanKind, Strings
-from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
+from otel_goprobe.probes.base import (
+    TEXT_OTHER,
+    Conversion,
+    Duration,
+    Field,
+    Hook,
+    Itab,
+    Library,
+    Role,
+    Type,
+    Way,
+    linked,
+)
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -40,7 +52,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue, Column
 
 _GRPC = "google.golang.org/grpc"
@@ -100,14 +111,10 @@ def _series_attributes(
     return found
 
 
-def _serves(binary: GoBinary) -> bool:
-    return bool(binary.functions([_HANDLE]))
-
-
 LIBRARY = Library(
     stem="grpc_server",
     import_path=_GRPC,
-    wanted=_serves,
+    wanted=linked(_HANDLE),
     hooks=(
         Hook(
             Role.END,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
 from otel_goprobe.probes.places import AfterCalls, AtStart
 
@@ -34,11 +34,10 @@ def method(prefix: str, receiver: str, name: str) -> str:
 
 def linked_by(receiver: str, name: str, *prefixes: str) -> Callable[[GoBinary], bool]:
     """Return what tells whether an executable has this method of one of these packages."""
-    names = [method(prefix, receiver, name) for prefix in prefixes]
-    return lambda binary: bool(binary.functions(names))
+    return linked(*(method(prefix, receiver, name) for prefix in prefixes))
 
 
-def linked(*prefixes: str) -> Callable[[GoBinary], bool]:
+def answers_by(*prefixes: str) -> Callable[[GoBinary], bool]:
     """Return what tells whether an executable answers by one of these packages."""
     return linked_by("serverConn", "runHandler", *prefixes)
 
@@ -103,7 +102,7 @@ LIBRARY = Library(
     stem="http2_server",
     import_path="net/http",
     side="HTTP/2",
-    wanted=linked(*_PREFIXES),
+    wanted=answers_by(*_PREFIXES),
     hooks=(
         *hooks("http2_server", *_PREFIXES),
         Hook(

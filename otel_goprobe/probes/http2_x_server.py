@@ -6,7 +6,7 @@ Under Go 1.27 newer versions of that package hand everything to net/http, and no
 from __future__ import annotations
 
 from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
-from otel_goprobe.probes.http2_server import facts, hooks, linked, method
+from otel_goprobe.probes.http2_server import answers_by, facts, hooks, method
 from otel_goprobe.probes.places import AtStart
 
 _PREFIX = "golang.org/x/net/http2."
@@ -14,7 +14,7 @@ _PREFIX = "golang.org/x/net/http2."
 LIBRARY = Library(
     stem="http2_x_server",
     import_path="golang.org/x/net/http2",
-    wanted=linked(_PREFIX),
+    wanted=answers_by(_PREFIX),
     hooks=(
         *hooks("http2_x_server", _PREFIX),
         Hook(

@@ -15,7 +15,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 
 from otel_goprobe.model import SpanColumns, SpanKind
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way
+from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way, linked
 from otel_goprobe.probes.http_requests import (
     DURATION_ATTRIBUTES,
     URL_RAW_PATH,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
@@ -87,11 +86,8 @@ def _series_attributes(
     return series_of(keys, texts, conversion, error_type)
 
 
-def sends(binary: GoBinary) -> bool:
-    """Whether net/http's client is in the executable."""
-    return bool(binary.functions([_ROUND_TRIP]))
-
-
+sends = linked(_ROUND_TRIP)
+"""Whether net/http's client is in the executable."""
 LINEAGE_HOOK = Hook(
     Role.DETAIL,
     (

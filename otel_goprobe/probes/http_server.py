@@ -34,6 +34,7 @@ from otel_goprobe.probes.base import (
     Library,
     Role,
     Way,
+    linked,
 )
 from otel_goprobe.probes.http_text import METHODS, decoded, path_of, query_of, route_of, split_address
 from otel_goprobe.probes.places import AfterCalls, AtReturns, AtStart
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import AttributeValue
 
 DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -224,18 +224,10 @@ def _method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeV
     }
 
 
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_SERVER, _SERVE]))
-
-
-def _has_mux(binary: GoBinary) -> bool:
-    return bool(binary.functions([f"{_MUX}.ServeHTTP"]))
-
-
 LIBRARY = Library(
     stem="http_server",
     import_path="net/http",
-    wanted=_is_linked,
+    wanted=linked(_SERVER, _SERVE),
     hooks=(
         Hook(
             Role.END,
@@ -266,7 +258,7 @@ LIBRARY = Library(
             Role.DETAIL,
             (Way("http_server_mux_start", AtStart(f"{_MUX}.ServeHTTP", arguments=(4,))),),
             lost="http.route",
-            wanted=_has_mux,
+            wanted=linked(f"{_MUX}.ServeHTTP"),
         ),
         Hook(
             Role.DETAIL,
@@ -277,7 +269,7 @@ LIBRARY = Library(
                 Way("http_server_mux_matched", AtReturns(f"{_MUX}.Handler")),
             ),
             lost="http.route of a mux that behaves as Go 1.21's",
-            wanted=_has_mux,
+            wanted=linked(f"{_MUX}.ServeHTTP"),
         ),
         Hook(
             Role.START,

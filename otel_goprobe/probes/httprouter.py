@@ -6,21 +6,11 @@ parameters' names in their places.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.places import AfterCalls
-
-if TYPE_CHECKING:
-    from otel_goprobe.gobinary import GoBinary
 
 _PACKAGE = "github.com/julienschmidt/httprouter"
 _SERVE = f"{_PACKAGE}.(*Router).ServeHTTP"
-
-
-def _is_linked(binary: GoBinary) -> bool:
-    return bool(binary.functions([_SERVE]))
-
 
 LIBRARY = Library(
     stem="httprouter",
@@ -37,5 +27,5 @@ LIBRARY = Library(
         Field("httprouter_http2_url", "net/http/internal/http2.ServerRequest", "URL"),
         Field("httprouter_url_path", "net/url.URL", "Path", required=True),
     ),
-    wanted=_is_linked,
+    wanted=linked(_SERVE),
 )
