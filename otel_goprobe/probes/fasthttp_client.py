@@ -12,20 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
-from otel_goprobe.model import SpanColumns, SpanKind
 from otel_goprobe.probes import channels, http_client
-from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way, linked
-from otel_goprobe.probes.http_requests import (
-    DURATION_ATTRIBUTES,
-    IN_OP_ERROR,
-    Url,
-    error_type,
-    series_of,
-    spans_of,
-)
-from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
+from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way, linked
+from otel_goprobe.probes.http_requests import IN_OP_ERROR, Url, duration_of, error_type, spans_of
 from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
 from otel_goprobe.spans import dictionary
 
@@ -34,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue
+    from otel_goprobe.model import SpanColumns
 
 URL_USER, URL_SENT, URL_HTTPS = 1, 2, 4
 """FASTHTTP_CLIENT_URL_… of the C source."""
@@ -149,12 +139,6 @@ def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Ur
     return codes.reshape(-1).astype(np.int32), urls
 
 
-def _series_attributes(
-    keys: npt.NDArray[np.void], texts: Mapping[int, bytes], conversion: Conversion
-) -> list[dict[str, AttributeValue]]:
-    return series_of(keys, texts, conversion, error_name)
-
-
 def _shared_hooks() -> Iterator[Hook]:
     """What net/http's client declares as well; where both are linked, once is enough."""
     for hook in (http_client.LINEAGE_HOOK, *channels.HOOKS):
@@ -254,14 +238,7 @@ LIBRARY = Library(
     ),
     records=("fasthttp_client_record_256", "fasthttp_client_record_1024"),
     columns=columns,
-    duration=Duration(
-        name=HTTP_CLIENT_REQUEST_DURATION,
-        description="Duration of HTTP client requests.",
-        bounds_s=DURATION_BOUNDS_S,
-        attributes=_series_attributes,
-        span_kind=SpanKind.CLIENT,
-        span_attributes=DURATION_ATTRIBUTES,
-    ),
+    duration=duration_of(error_name),
     options=("lineage", channels.OPTION),
     counters=channels.COUNTERS,
     finds_parents=True,

@@ -11,32 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
-from otel_goprobe.model import SpanColumns, SpanKind
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import Conversion, Duration, Field, Hook, Itab, Library, Role, Way, linked
+from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way, linked
 from otel_goprobe.probes.http_requests import (
-    DURATION_ATTRIBUTES,
     URL_RAW_PATH,
     URL_USER,
     Url,
+    duration_of,
     error_type,
-    series_of,
     spans_of,
     split_url,
 )
-from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
 from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
 from otel_goprobe.spans import dictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
-    from otel_goprobe.model import AttributeValue
+    from otel_goprobe.model import SpanColumns
 
 _ROUND_TRIP = "net/http.(*Transport).roundTrip"
 _CONNECTION = "net/http.(*persistConn).roundTrip"
@@ -78,12 +72,6 @@ def _urls(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[Ur
         for scheme, host, path, query, is_whole, traits in rows
     ]
     return np.array(found, np.int32), list(table)
-
-
-def _series_attributes(
-    keys: npt.NDArray[np.void], texts: Mapping[int, bytes], conversion: Conversion
-) -> list[dict[str, AttributeValue]]:
-    return series_of(keys, texts, conversion, error_type)
 
 
 sends = linked(_ROUND_TRIP)
@@ -167,14 +155,7 @@ LIBRARY = Library(
     ),
     records=("http_client_record_256", "http_client_record_1024"),
     columns=columns,
-    duration=Duration(
-        name=HTTP_CLIENT_REQUEST_DURATION,
-        description="Duration of HTTP client requests.",
-        bounds_s=DURATION_BOUNDS_S,
-        attributes=_series_attributes,
-        span_kind=SpanKind.CLIENT,
-        span_attributes=DURATION_ATTRIBUTES,
-    ),
+    duration=duration_of(error_type),
     options=("lineage", channels.OPTION),
     counters=channels.COUNTERS,
     finds_parents=True,

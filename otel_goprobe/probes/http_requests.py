@@ -19,9 +19,11 @@ from opentelemetry.semconv.attributes import (
     server_attributes,
     url_attributes,
 )
+from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURATION
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
-from otel_goprobe.probes.base import TEXT_OTHER, Conversion
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration
+from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
 from otel_goprobe.probes.http_text import METHODS, query_of, split_address
 from otel_goprobe.spans import derive, dictionary, recorded
 
@@ -211,7 +213,7 @@ def _error_types(
     return Strings(codes, tuple(table))
 
 
-def series_of(
+def _series(
     keys: npt.NDArray[np.void], texts: Mapping[int, bytes], conversion: Conversion, error_name: ErrorName
 ) -> list[dict[str, AttributeValue]]:
     """Return the attributes of http.client.request.duration (HTTP metrics conventions), one mapping a ``red_key``."""
@@ -252,3 +254,15 @@ DURATION_ATTRIBUTES = (
     network_attributes.NETWORK_PROTOCOL_VERSION,
 )
 """Those of http.client.request.duration that spans have, too."""
+
+
+def duration_of(error_name: ErrorName) -> Duration:
+    """Return http.client.request.duration of a library, given what is told of its errors."""
+    return Duration(
+        name=HTTP_CLIENT_REQUEST_DURATION,
+        description="Duration of HTTP client requests.",
+        bounds_s=DURATION_BOUNDS_S,
+        attributes=functools.partial(_series, error_name=error_name),
+        span_kind=SpanKind.CLIENT,
+        span_attributes=DURATION_ATTRIBUTES,
+    )
