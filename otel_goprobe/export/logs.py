@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_goprobe import __version__
@@ -33,6 +34,11 @@ MAX_SPAN_EVENTS = 128
 """Of one span: the specification's default, "Span Limits"; more are counted in the span's ``dropped_events_count``."""
 
 
+def resource_of(slot: int, resources: Mapping[int, Mapping[str, AttributeValue]]) -> Resource:
+    """Return a target's, of ``service.name=unknown_service:go`` where none is known."""
+    return Resource(attributes=pairs(resources.get(slot, {"service.name": "unknown_service:go"})))
+
+
 def encode_logs(
     events: Sequence[Event], resources: Mapping[int, Mapping[str, AttributeValue]], scope: str
 ) -> ExportLogsServiceRequest:
@@ -44,17 +50,13 @@ def encode_logs(
         scope: name of the instrumentation scope.
     """
     request = ExportLogsServiceRequest()
+    instrumentation = InstrumentationScope(name=scope, version=__version__)
     of_slot: dict[int, logs_pb2.ScopeLogs] = {}
     observed = time.time_ns()
     for event in events:
         if event.slot not in of_slot:
-            resource = request.resource_logs.add(schema_url=SCHEMA_URL)
-            resource.resource.attributes.extend(
-                pairs(resources.get(event.slot, {"service.name": "unknown_service:go"}))
-            )
-            of_slot[event.slot] = resource.scope_logs.add(
-                scope=InstrumentationScope(name=scope, version=__version__), schema_url=SCHEMA_URL
-            )
+            resource = request.resource_logs.add(resource=resource_of(event.slot, resources), schema_url=SCHEMA_URL)
+            of_slot[event.slot] = resource.scope_logs.add(scope=instrumentation, schema_url=SCHEMA_URL)
         of_slot[event.slot].log_records.add(
             time_unix_nano=event.unix_ns,
             observed_time_unix_nano=observed,

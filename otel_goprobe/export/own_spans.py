@@ -11,6 +11,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from otel_goprobe import __version__
 from otel_goprobe.export.encode import SCHEMA_URL, Encoded
+from otel_goprobe.export.logs import resource_of
 from otel_goprobe.export.metrics import pairs
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def encode_own_spans(
         scope: name of the instrumentation scope.
     """
     request = ExportTraceServiceRequest()
+    instrumentation = InstrumentationScope(name=scope, version=__version__)
     of_slot: dict[int, trace_pb2.ScopeSpans] = {}
     spans = 0
     for event in events:
@@ -40,13 +42,8 @@ def encode_own_spans(
         if own is None:
             continue
         if event.slot not in of_slot:
-            resource = request.resource_spans.add(schema_url=SCHEMA_URL)
-            resource.resource.attributes.extend(
-                pairs(resources.get(event.slot, {"service.name": "unknown_service:go"}))
-            )
-            of_slot[event.slot] = resource.scope_spans.add(
-                scope=InstrumentationScope(name=scope, version=__version__), schema_url=SCHEMA_URL
-            )
+            resource = request.resource_spans.add(resource=resource_of(event.slot, resources), schema_url=SCHEMA_URL)
+            of_slot[event.slot] = resource.scope_spans.add(scope=instrumentation, schema_url=SCHEMA_URL)
         span = of_slot[event.slot].spans.add(
             trace_id=event.trace_id,
             span_id=os.urandom(8),
