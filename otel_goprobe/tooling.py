@@ -349,7 +349,7 @@ class _Running:
             row[member] = value
         row["task_fsbase"] = thread_pointer
         row["active"] = 1
-        self.program.maps["tool_targets"].update(one.slot.to_bytes(4, "little"), row.tobytes())
+        self.program.maps["tool_targets"].update(kernel.u32(one.slot), row.tobytes())
         self._attachments[one.slot] = kernel.attach(
             self.program, plan, pid=one.target.pid, exe_path=one.path, slot=one.slot
         )
@@ -358,7 +358,7 @@ class _Running:
         attachment = self._attachments.pop(slot, None)
         if attachment:
             attachment.close()
-        self.program.maps["tool_targets"].update(slot.to_bytes(4, "little"), bytes(self._dtype.itemsize))
+        self.program.maps["tool_targets"].update(kernel.u32(slot), bytes(self._dtype.itemsize))
 
     def lost(self) -> dict[str, int]:
         names = registry.counters(self.tool)

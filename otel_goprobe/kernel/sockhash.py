@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from otel_goprobe.errors import KernelError, TargetGoneError, UnsupportedByKernelError
 from otel_goprobe.kernel.capabilities import BPF, NET_ADMIN, SYS_ADMIN, SYS_PTRACE, refusal
-from otel_goprobe.kernel.maps import NO_EXIST
+from otel_goprobe.kernel.maps import NO_EXIST, u32
 from otel_goprobe.kernel.syscalls import ATTACH_CGROUP_SOCK_OPS, ATTACH_SK_MSG_VERDICT, bpf, libc, syscall
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ class Sockets:
 
     def _add(self, borrowed: socket.socket, key: bytes, slot: int) -> None:
         """Into the sockhash first: what `wire_sockets` calls a member is armed."""
-        self.program.maps["wire_sockhash"].update(key, borrowed.fileno().to_bytes(4, "little"), NO_EXIST)
+        self.program.maps["wire_sockhash"].update(key, u32(borrowed.fileno()), NO_EXIST)
         self.program.maps["wire_armed"].delete(key)
         self.program.maps["wire_sockets"].update(key, _SOCKET.pack(slot, 1))
 

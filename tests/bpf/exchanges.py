@@ -80,7 +80,7 @@ class Watched:
 
     def watch(self) -> int:
         """Take in this process."""
-        self.program.maps["tgid_slots"].update(os.getpid().to_bytes(4, "little"), SLOT.to_bytes(4, "little"))
+        self.program.maps["tgid_slots"].update(kernel.u32(os.getpid()), kernel.u32(SLOT))
         return self.sockets.watch(os.getpid(), SLOT)
 
     def is_member(self, connection: Exchange) -> bool:
@@ -90,7 +90,7 @@ class Watched:
     def arm(self, connection: Exchange, *, flags: int = 1, check: bool = True) -> None:
         """Do as wire_arm."""
         assert self.is_member(connection) or not check
-        value = TRACE_ID + SPAN_ID + SLOT.to_bytes(4, "little") + flags.to_bytes(4, "little")
+        value = TRACE_ID + SPAN_ID + kernel.u32(SLOT) + kernel.u32(flags)
         self.program.maps["wire_armed"].update(connection.tuple, value)
 
     def is_armed(self, connection: Exchange) -> bool:

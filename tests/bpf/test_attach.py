@@ -47,7 +47,7 @@ def test_every_hit_becomes_a_record(program: kernel.Program, launch: Launch, wor
     process = launch()
     target = np.zeros(1, program.dtype("target"))
     target["kind"] = 5
-    program.maps["targets"].update((7).to_bytes(4, "little"), target.tobytes())
+    program.maps["targets"].update(kernel.u32(7), target.tobytes())
     ring = kernel.Ring(program.maps["ring_256"], program.dtype("record_256"))
     large = kernel.Ring(program.maps["ring_1024"], np.dtype("V1024"))
 

@@ -167,9 +167,7 @@ def test_rows_of_a_per_cpu_array_are_summed_where_asked(hits_unit: model.Unit, c
         counters = program.maps["counters"]
         for row in range(256):
             cpus = counters.value_bytes // 8
-            counters.update(
-                row.to_bytes(4, "little"), b"".join((row + cpu).to_bytes(8, "little") for cpu in range(cpus))
-            )
+            counters.update(kernel.u32(row), b"".join((row + cpu).to_bytes(8, "little") for cpu in range(cpus)))
         expected = [row * cpus + cpus * (cpus - 1) // 2 for row in range(256)]
         assert counters.sums().tolist() == expected
         assert counters.sums(255, 1).tolist() == expected[255:]

@@ -231,7 +231,7 @@ def test_another_process_is_left_alone(cache_dir: Path, hosts: Hosts) -> None:
     """Its sockets are in the same cgroup, and that is all."""
     with Watched(cache_dir) as unit:
         unit.watch()
-        unit.program.maps["tgid_slots"].delete(os.getpid().to_bytes(4, "little"))
+        unit.program.maps["tgid_slots"].delete(kernel.u32(os.getpid()))
         with Exchange(hosts):
             assert unit.program.maps["wire_sockets"].keys() == []
 

@@ -82,7 +82,7 @@ def test_a_request_whose_end_was_missed_is_counted(cache_dir: Path) -> None:
             row[member] = value
         row["active"] = 1
         row["sampling_bound"] = 1 << 63  # every root
-        program.maps["targets"].update(SLOT.to_bytes(4, "little"), row.tobytes())
+        program.maps["targets"].update(kernel.u32(SLOT), row.tobytes())
         with kernel.attach(program, replace(plan, probes=starts), pid=server.pid, exe_path=exe, slot=SLOT):
             connection = Connection(server.port)
             for _ in range(5):
