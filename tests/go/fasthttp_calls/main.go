@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"github.com/valyala/fasthttp"
 )
@@ -44,7 +43,7 @@ func main() {
 		fail(err)
 	}
 	if *secure && *origin == "" {
-		listener = tls.NewListener(listener, certificate())
+		listener = tls.NewListener(listener, selfSigned())
 	}
 	if *byFasthttp {
 		go fasthttp.Serve(listener, frontOfFasthttp)
@@ -89,13 +88,6 @@ func (l line) print() {
 	printing.Lock()
 	defer printing.Unlock()
 	fmt.Printf("%s\n", text)
-}
-
-// monotonic is CLOCK_MONOTONIC, ns.
-func monotonic() int64 {
-	var now syscall.Timespec
-	syscall.Syscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&now)), 0)
-	return now.Nano()
 }
 
 func fail(err error) {

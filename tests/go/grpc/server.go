@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -28,21 +27,18 @@ func serve() net.Addr {
 		go work()
 	}
 	if *overHTTP {
-		server := &http.Server{Handler: register(grpc.NewServer()), TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"},
-		}}
+		server := &http.Server{Handler: register(grpc.NewServer()), TLSConfig: selfSigned()}
+		server.TLSConfig.NextProtos = []string{"h2"}
 		go server.ServeTLS(listener, "", "")
 		return listener.Addr()
 	}
 	options := serverOptions()
 	if *secure {
-		options = append(options, grpc.Creds(credentials.NewServerTLSFromCert(pointer(certificate()))))
+		options = append(options, grpc.Creds(credentials.NewTLS(selfSigned())))
 	}
 	go register(grpc.NewServer(options...)).Serve(listener)
 	return listener.Addr()
 }
-
-func pointer(c tls.Certificate) *tls.Certificate { return &c }
 
 func register(server *grpc.Server) *grpc.Server {
 	server.RegisterService(&grpc.ServiceDesc{

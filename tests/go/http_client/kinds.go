@@ -12,9 +12,7 @@ import (
 	"net/url"
 	"sort"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
 )
 
 // kinds are the requests that can be asked for, each with what has to become of it.
@@ -202,11 +200,4 @@ func panics() {
 		fail(err)
 	}
 	logged{broken}.RoundTrip(request)
-}
-
-// monotonic reads the clock that bpf_ktime_get_ns reads; time.Now's own monotonic reading isn't accessible.
-func monotonic() int64 {
-	var ts syscall.Timespec
-	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&ts)), 0)
-	return ts.Nano()
 }

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
-	"unsafe"
 )
 
 // line is what the program itself knows of one request.
@@ -57,13 +55,6 @@ func (l *lineLog) write() {
 }
 
 func (l *lineLog) flush() { l.pending.Wait() }
-
-// monotonic reads the clock that bpf_ktime_get_ns reads; time.Now's own monotonic reading isn't accessible.
-func monotonic() int64 {
-	var ts syscall.Timespec
-	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&ts)), 0)
-	return ts.Nano()
-}
 
 // recorder remembers the status that a handler wrote.
 type recorder struct {

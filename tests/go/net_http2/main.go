@@ -1,5 +1,5 @@
-// A net/http server and client that speak HTTP/2, with otelhttp about both, for `make test-libraries`: over TLS, or with
-// the tag h2c without. The id of a request is in its path.
+// A server and a client that speak HTTP/2, with otelhttp about both, for `make test-libraries`: of net/http, over TLS or
+// with the tag h2c without, or of golang.org/x/net/http2 (tests/go/x_net_http2). The id of a request is in its path.
 package main
 
 import (

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -106,15 +101,6 @@ func refused(address net.IP) string {
 	return (&net.TCPAddr{IP: address, Port: name.(*syscall.SockaddrInet4).Port}).String()
 }
 
-func certificate() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	check(err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // resolve answers a question as RFC 1035 has it: header of 12 bytes, labels, type, class.
 func resolve(message []byte) []byte {
 	if len(message) < 17 {
@@ -159,7 +145,7 @@ func openPeers(folder string) Peers {
 	server := &http.Server{
 		Handler:      handler,
 		ErrorLog:     log.New(io.Discard, "", 0),
-		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{certificate()}},
+		TLSConfig:    selfSigned(),
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1
 	}
 	go func() { check(server.ServeTLS(secure, "", "")) }()

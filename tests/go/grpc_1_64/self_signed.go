@@ -1,0 +1,1 @@
+../http_server/self_signed.go
