@@ -18,14 +18,14 @@ from harness.client import one_after_another, page
 from harness.join import Join
 from harness.target import DEADLINE_S, Target
 from harness.traces import map_elements, program_runs, program_statistics
-from test_http2 import CLIENT, SENT, SERVER, Ends
+from test_http2 import CLIENT, SENT, SERVER, Ends, verdict
 
 if TYPE_CHECKING:
     from harness.receiver import Receiver
 
 pytestmark = [pytest.mark.root]
 
-REQUESTS, HELD = 23, 7
+REQUESTS, HELD, CANCELLED = 23, 7, 5
 LONG = f"/nothing/{326 * 'l'}"
 """What is kept of a target."""
 CUT = f"/nothing/{326 * 'c'}"
@@ -101,6 +101,42 @@ def test_what_ends_leaves_nothing(receiver: Receiver) -> None:
         )
     assert told[SERVER] == {path: server for path, (server, _) in ENDS.items() if server}
     assert told[CLIENT] == {path: client for path, (_, client) in ENDS.items() if client}
+
+
+@pytest.mark.parametrize(
+    ("how", "release", "strip"),
+    [
+        ("tls", "", False),
+        pytest.param("x", "", False, marks=pytest.mark.slow),
+        pytest.param("tls", "1.21", True, marks=pytest.mark.slow),
+        pytest.param("h2c", "1.27", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_client_that_cancels(how: str, release: str, strip: bool, receiver: Receiver) -> None:
+    """RST_STREAM with CANCEL, before an answer has begun and behind its header: one span at either end, none kept."""
+    ends = Ends(how, go_binary("http2", go=release, strip=strip))
+    try:
+        with ends.traced(receiver) as agent:
+            agent.attached(2)
+            for number in range(CANCELLED):
+                for page, status in (("until-reset", 0), ("endless", 200)):
+                    assert ends.client.ask(f"cancel GET /{page}/{number} -", "^got ") == f"got {status}"
+            ends.server.wait_for_lines(r"^\{", 2 * CANCELLED)
+            assert wait_until_kept(agent, "http2_server_in", 0) == dict.fromkeys(KEPT, 0)
+            outcome = agent.stop()
+    finally:
+        ends.stop()
+    assert (outcome.started, outcome.exported, outcome.dropped) == (4 * CANCELLED, 4 * CANCELLED, {})
+    assert verdict(receiver.spans) == Counter(right=2 * CANCELLED)
+    assert Counter(
+        (span.kind, span.name, span.attributes.get("http.response.status_code"), span.attributes.get("error.type"))
+        for span in receiver.spans
+    ) == {
+        (CLIENT, "GET", None, "canceled"): CANCELLED,
+        (CLIENT, "GET", 200, None): CANCELLED,
+        (SERVER, "GET /until-reset/", 200, None): CANCELLED,
+        (SERVER, "GET /endless/", 200, None): CANCELLED,
+    }
 
 
 def test_an_upgrade_to_h2c_is_one_span(receiver: Receiver) -> None:

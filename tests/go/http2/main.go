@@ -6,6 +6,7 @@
 //	                                        so many requests for random paths and prints `done FAILED`; for each line
 //	                                        `get METHOD PATH TRACEPARENT` one request, and prints `got STATUS`; for each
 //	                                        `leave METHOD PATH TRACEPARENT` one whose answer it doesn't read; for each
+//	                                        `cancel METHOD PATH TRACEPARENT` one that it cancels once it is sent; for each
 //	                                        `hold COUNT PATH` so many at once, and prints `got FAILED` when they have ended
 //
 // HOW: tls (net/http), h2c (net/http, since Go 1.24), x (golang.org/x/net/http2 over TLS), x-h2c.
@@ -24,6 +25,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/signal"
 	"runtime"
@@ -62,8 +64,8 @@ func main() {
 	fmt.Println("ready")
 	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
 		switch words := strings.Fields(input.Text()); words[0] {
-		case "get", "leave":
-			get(clients[0], words[1], words[2], words[3], words[0] == "get")
+		case "get", "leave", "cancel":
+			get(clients[0], words[0], words[1], words[2], words[3])
 			continue
 		case "hold":
 			hold(clients[0], words[1], words[2])
@@ -261,9 +263,15 @@ func transport() http.RoundTripper {
 }
 
 // get sends one request, with a traceparent unless that is "-", and gives up after a while.
-func get(client *http.Client, method, path, traceparent string, whole bool) {
+func get(client *http.Client, how, method, path, traceparent string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer cancel()
+	if how == "cancel" {
+		ctx = httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+			WroteHeaders: func() { time.AfterFunc(50*time.Millisecond, cancel) },
+		})
+		ctx, cancel = context.WithCancel(ctx)
+	}
 	request, err := http.NewRequestWithContext(ctx, method, *call+path, nil)
 	if err != nil {
 		fail(err)
@@ -274,7 +282,7 @@ func get(client *http.Client, method, path, traceparent string, whole bool) {
 	status := 0
 	if response, err := client.Do(request); err == nil {
 		status = response.StatusCode
-		if whole {
+		if how != "leave" {
 			io.Copy(io.Discard, response.Body)
 		}
 		response.Body.Close()
