@@ -256,27 +256,6 @@ def test_gateway_and_connect_as_they_come(receiver: Receiver) -> None:
     ]
 
 
-def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
-    """A retry policy has a second attempt made: two spans of the server, both children of the client's one."""
-    exe = go_binary("grpc", language="1.26.0")
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "repeated") as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 2)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-    assert (outcome.started, outcome.exported, outcome.dropped) == (3, 3, {})
-    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients, made, server.port)
-    spans_match(servers, answered, server.port)
-    assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
-    assert {span.parent_span_id for span in servers} == {clients[0].span_id}
-
-
 METADATA = {"x-request-id": ["id-1", ""], "x-tenant": ["blue", "green"], "x-long": ["0123456789" * 12 + "0123"]}
 """What the kinds metadata and metachat send of the keys that are asked for; of the last as much as is kept."""
 
@@ -309,40 +288,6 @@ def test_metadata_that_is_named_is_recorded(receiver: Receiver, build: str) -> N
     # A long value in each of five calls.
     assert [target["captured_cut"] for target in outcome.targets] == [5, 5]
     assert outcome.stderr.count("metadata that spans were to have was cut") == 2
-
-
-@pytest.mark.parametrize("build", BUILDS)
-def test_a_handler_that_panics(receiver: Receiver, build: str) -> None:
-    """Where an interceptor recovers, the call ends with what that makes of it; else the process dies."""
-    exe, kinds = BUILDS[build](), ("panics", "chatpanics", "unary")
-    with (
-        Target(exe, "-recover") as server,
-        Target(exe) as mortal,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7") as client,
-        Target(exe, "-to", f"127.0.0.1:{mortal.port}", "-kinds", "panics") as killer,
-        Agent(
-            *(f"--pid={each.pid}" for each in (server, mortal, client, killer)), environment=receiver.environment
-        ) as agent,
-    ):
-        agent.attached(4)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 7)
-        make_calls(killer)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-        killed = log_of(killer, "client")
-    assert [call.code for call in answered] == ["INTERNAL", "INTERNAL", "OK"] * 2 + ["INTERNAL"]
-    assert [call.code for call in killed] == ["UNAVAILABLE"]
-    assert (outcome.started, outcome.exported, outcome.dropped) == (16, 16, {})
-    clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients[:-1], made, server.port)
-    spans_match(clients[-1:], killed, mortal.port)
-    # What is deferred behind the handler runs while the process dies: the call has an end, but no status.
-    last = servers.pop()
-    assert "rpc.response.status_code" not in last.attributes
-    assert last.parent_span_id == clients[-1].span_id
-    spans_match(servers, answered, server.port)
-    assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-1]]
 
 
 def test_a_worker_s_calls_are_linked_to_the_requests_whose_items_it_takes(receiver: Receiver) -> None:

@@ -149,9 +149,13 @@ var descriptions = map[string]*grpc.StreamDesc{
 
 // stream sends so many messages, reads an answer to each where it chats, and what is left.
 func stream(ctx context.Context, name string, o *order, messages int) {
+	streamOver(ctx, connection(), name, o, messages)
+}
+
+func streamOver(ctx context.Context, over *grpc.ClientConn, name string, o *order, messages int) {
 	other := peer.Peer{}
 	entry := line{Side: "client", Method: "shop.v1.Cart/" + name, To: *to, Start: monotonic()}
-	opened, err := connection().NewStream(ctx, descriptions[name], "/"+entry.Method, grpc.Peer(&other))
+	opened, err := over.NewStream(ctx, descriptions[name], "/"+entry.Method, grpc.Peer(&other))
 	for i := 0; i < messages && err == nil; i++ {
 		err = opened.SendMsg(o)
 		if err == nil && name == "Chat" {

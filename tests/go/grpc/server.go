@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,11 +99,20 @@ func obey(ctx context.Context, o *order) (err error) {
 	return nil
 }
 
+// enough refuses a call that hasn't been repeated as often as its message says: gRPC tells how often it was.
+func enough(ctx context.Context, o *order) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if before, _ := strconv.Atoi(strings.Join(md["grpc-previous-rpc-attempts"], "")); before < int(o.Count) {
+		return status.Error(codes.Unavailable, "once more")
+	}
+	return nil
+}
+
 func get(_ interface{}, ctx context.Context, decode func(interface{}) error, _ grpc.UnaryServerInterceptor) (interface{}, error) {
 	start, in := monotonic(), &order{}
 	err := decode(in)
-	if md, _ := metadata.FromIncomingContext(ctx); err == nil && in.Count > uint32(len(md["grpc-previous-rpc-attempts"])) {
-		err = status.Error(codes.Unavailable, "once more")
+	if err == nil {
+		err = enough(ctx, in)
 	}
 	if err == nil {
 		err = obey(ctx, in)
@@ -142,6 +152,9 @@ func chat(_ interface{}, stream grpc.ServerStream) error {
 	var err error
 	for err == nil {
 		if err = stream.RecvMsg(in); err != nil {
+			break
+		}
+		if err = enough(stream.Context(), in); err != nil {
 			break
 		}
 		if err = obey(stream.Context(), in); err == nil {

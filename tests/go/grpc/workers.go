@@ -2,7 +2,10 @@ package main
 
 import "google.golang.org/grpc"
 
-func init() { kinds["repeated"] = repeated }
+func init() {
+	kinds["repeated"] = func() { unary(background, repeating(), "shop.v1.Cart/Get", &order{Count: 1}) }
+	kinds["chatrepeated"] = func() { streamOver(background, repeating(), "Chat", &order{Count: 2}, 3) }
+}
 
 // workerOptions has the server keep goroutines for calls: since grpc 1.30.
 func workerOptions() []grpc.ServerOption {
@@ -12,10 +15,8 @@ func workerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.NumStreamWorkers(uint32(*workers))}
 }
 
-// repeated makes a call that the server fails the first time, and that grpc repeats: since grpc 1.40 without being asked to
-// by the environment.
-func repeated() {
-	again := dial(*to, grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4,
+// repeating is a connection over which grpc repeats calls that fail: since 1.40 without being asked to by the environment.
+func repeating() *grpc.ClientConn {
+	return dial(*to, grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4,
 		"initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
-	unary(background, again, "shop.v1.Cart/Get", &order{Count: 1})
 }
