@@ -12,7 +12,6 @@ nothing is instrumented there.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from opentelemetry.semconv.attributes import client_attributes, network_attribut
 from otel_goprobe.model import Integers
 from otel_goprobe.probes.base import Block, Field, Hook, Library, Role, Way, linked
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
+from otel_goprobe.probes.http_text import address_of
 from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
 from otel_goprobe.spans import derive, dictionary
 
@@ -55,14 +55,7 @@ def _empties_response(binary: GoBinary) -> bool:
 
 
 def _peer_address(peer: bytes) -> str | None:
-    if len(peer) < _ADDRESS_BYTES:
-        return None
-    address = ipaddress.IPv6Address(peer[:_ADDRESS_BYTES])
-    return str(address.ipv4_mapped or address)
-
-
-def _peer_port(peer: bytes) -> str | None:
-    return str(int.from_bytes(peer[_ADDRESS_BYTES:], "little")) if len(peer) > _ADDRESS_BYTES else None
+    return address_of(peer[:_ADDRESS_BYTES]) if len(peer) >= _ADDRESS_BYTES else None
 
 
 def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumns:
@@ -75,13 +68,12 @@ def columns(records: npt.NDArray[np.void], conversion: Conversion) -> SpanColumn
     found = HTTP_SERVER.columns(records, conversion)
     codes, peers = dictionary(records["peer"], records["fixed"]["peer_bytes"])
     address = derive(codes, peers, _peer_address)
-    port = derive(codes, peers, _peer_port)
-    ports = np.array([*(int(text) for text in port.table), 0], np.int64)
+    ports = np.array([int.from_bytes(peer[_ADDRESS_BYTES:], "little") for peer in peers], np.int64)[codes]
     attributes = {
         **found.attributes,
         client_attributes.CLIENT_ADDRESS: address,
         network_attributes.NETWORK_PEER_ADDRESS: address,
-        network_attributes.NETWORK_PEER_PORT: Integers(ports[port.codes], port.codes >= 0),
+        network_attributes.NETWORK_PEER_PORT: Integers(ports, ports != 0),
     }
     return replace(found, scope=f"otel-goprobe/{_PACKAGE}", attributes=attributes)
 

@@ -36,13 +36,12 @@ from otel_goprobe.probes.grpc_text import (
     RPC_RESPONSE_STATUS_CODE,
     RPC_SYSTEM_NAME,
     STATUS_NONE,
-    address_of,
     code_of,
     codes,
     method_of,
     ports,
 )
-from otel_goprobe.probes.http_text import split_address
+from otel_goprobe.probes.http_text import address_of, split_address
 from otel_goprobe.probes.places import AtOtherReturns, AtReturns, AtStart
 from otel_goprobe.spans import captured, derive, dictionary, recorded
 

@@ -38,12 +38,12 @@ from otel_goprobe.probes.grpc_text import (
     RPC_SYSTEM_NAME,
     SERVER_ERRORS,
     STATUS_NONE,
-    address_of,
     code_of,
     codes,
     method_of,
     ports,
 )
+from otel_goprobe.probes.http_text import address_of
 from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall
 from otel_goprobe.spans import captured, derive, dictionary, recorded
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
-
 import numpy as np
 from opentelemetry.semconv.attributes import error_attributes
 
@@ -76,13 +73,6 @@ def codes(
         RPC_RESPONSE_STATUS_CODE: Strings(known, names),
         error_attributes.ERROR_TYPE: Strings(np.where(failed, known, -1).astype(np.int32), names),
     }
-
-
-@lru_cache(4096)
-def address_of(raw: bytes) -> str | None:
-    """Return an IPv6 address of 16 bytes, or the IPv4 one that is mapped into it, as text; None for zeros."""
-    address = ipaddress.IPv6Address(raw)
-    return str(address.ipv4_mapped or address) if int(address) else None
 
 
 def ports(column: np.ndarray[tuple[int], np.dtype[np.uint16]]) -> Integers:

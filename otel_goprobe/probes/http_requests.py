@@ -6,7 +6,6 @@ Asked by the declarations of those libraries: http_client.py and others whose re
 from __future__ import annotations
 
 import functools
-import ipaddress
 import urllib.parse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,8 +22,8 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 
 from otel_goprobe.model import Booleans, Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration
-from otel_goprobe.probes.http_server import DURATION_BOUNDS_S
-from otel_goprobe.probes.http_text import METHODS, query_of, split_address
+from otel_goprobe.probes.http_server import DURATION_BOUNDS_S, method_and_scheme, version_of
+from otel_goprobe.probes.http_text import METHODS, address_of, decoded, query_of, split_address
 from otel_goprobe.spans import derive, dictionary, recorded
 
 if TYPE_CHECKING:
@@ -63,10 +62,6 @@ _PATH_SAFE = "$&+,/:;=@"
 """What Go leaves as it is in a path, besides letters, digits and ``-_.~``: src/net/url/url.go, shouldEscape."""
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
 class Url(NamedTuple):
     """A url.URL of Go as a record holds it."""
 
@@ -85,15 +80,15 @@ class Url(NamedTuple):
     def full(self) -> str:
         """``url.full``: credentials and the values of known secrets replaced by ``REDACTED``."""
         credentials = "REDACTED:REDACTED@" if self.has_user else ""
-        path = _text(self.path) if self.path_is_raw else urllib.parse.quote(self.path, safe=_PATH_SAFE)
+        path = decoded(self.path) if self.path_is_raw else urllib.parse.quote(self.path, safe=_PATH_SAFE)
         query = query_of(b"?" + self.query)
         tail = "" if query is None else f"?{query}"
-        return f"{_text(self.scheme)}://{credentials}{_text(self.host)}{path}{tail}"
+        return f"{decoded(self.scheme)}://{credentials}{decoded(self.host)}{path}{tail}"
 
     @property
     def port(self) -> int:
         """The port, the scheme's own where none is written; 0 for an unknown scheme."""
-        return int(split_address(self.host)[1] or _PORTS.get(_text(self.scheme), 0))
+        return int(split_address(self.host)[1] or _PORTS.get(decoded(self.scheme), 0))
 
 
 ErrorName = Callable[[int, int, Conversion], str]
@@ -118,15 +113,6 @@ def error_type(error: int, slot: int, conversion: Conversion) -> str:
     if name in CANCELLATIONS:
         return "canceled"
     return "*net.OpError" if error & IN_OP_ERROR else name
-
-
-@functools.lru_cache(4096)
-def _address(peer: bytes) -> str | None:
-    """An IPv6 address of 16 bytes, or the IPv4 one that is mapped into it; None for zeros."""
-    address = ipaddress.IPv6Address(peer)
-    if not int(address):
-        return None
-    return str(address.ipv4_mapped or address)
 
 
 def spans_of(
@@ -161,7 +147,7 @@ def spans_of(
     attributes: dict[str, Strings | Integers | Booleans] = {
         http_attributes.HTTP_REQUEST_METHOD: derive(method_codes, methods, _known),
         http_attributes.HTTP_REQUEST_METHOD_ORIGINAL: derive(
-            method_codes, methods, lambda m: None if _text(m) in METHODS else _text(m)
+            method_codes, methods, lambda m: None if decoded(m) in METHODS else decoded(m)
         ),
         url_attributes.URL_FULL: derive(url_codes, urls, lambda url: url.full),
         server_attributes.SERVER_ADDRESS: derive(url_codes, urls, lambda url: split_address(url.host)[0]),
@@ -169,7 +155,7 @@ def spans_of(
         http_attributes.HTTP_RESPONSE_STATUS_CODE: Integers(status, status != 0),
         error_attributes.ERROR_TYPE: _error_types(fixed, error, conversion, error_name),
         http_attributes.HTTP_REQUEST_RESEND_COUNT: Integers(resends, resends != 0),
-        network_attributes.NETWORK_PEER_ADDRESS: derive(peer_codes, peers, _address),
+        network_attributes.NETWORK_PEER_ADDRESS: derive(peer_codes, peers, address_of),
         network_attributes.NETWORK_PEER_PORT: Integers(port, port != 0),
         network_attributes.NETWORK_PROTOCOL_VERSION: _versions(fixed),
     }
@@ -178,14 +164,14 @@ def spans_of(
         conversion.clock,
         import_path=library.import_path,
         kind=SpanKind.CLIENT,
-        name=derive(method_codes, methods, lambda m: _text(m) if _text(m) in METHODS else "HTTP"),
+        name=derive(method_codes, methods, lambda m: decoded(m) if decoded(m) in METHODS else "HTTP"),
         error=error,
         attributes=attributes,
     )
 
 
 def _known(method: bytes) -> str:
-    return _text(method) if _text(method) in METHODS else "_OTHER"
+    return decoded(method) if decoded(method) in METHODS else "_OTHER"
 
 
 def _versions(fixed: npt.NDArray[np.void]) -> Strings:
@@ -196,7 +182,7 @@ def _versions(fixed: npt.NDArray[np.void]) -> Strings:
 
 def _version(protocol: int) -> str | None:
     major, minor = protocol >> 4, protocol & 15
-    return None if not major else f"{major}.{minor}" if major == 1 else str(major)
+    return version_of(major, minor) if major else None
 
 
 def _error_types(
@@ -220,19 +206,14 @@ def _series(
     found = []
     for key in keys:
         status, error, version = int(key["status"]), int(key["error"]), _version(int(key["traits"][1]))
-        method = int(key["word"]).to_bytes(8, "little").rstrip(b"\0")
-        scheme = "https" if key["traits"][0] else "http"
-        attributes: dict[str, AttributeValue] = {
-            http_attributes.HTTP_REQUEST_METHOD: _text(method) or "_OTHER",
-            url_attributes.URL_SCHEME: scheme,
-        }
+        attributes = method_and_scheme(key["word"], key["traits"][0])
         if key["text"] == TEXT_OTHER:
             attributes[server_attributes.SERVER_ADDRESS] = "_OTHER"
         else:
             address, port = split_address(texts.get(int(key["text"]), b""))
             if address:
                 attributes[server_attributes.SERVER_ADDRESS] = address
-            attributes[server_attributes.SERVER_PORT] = int(port or _PORTS[scheme])
+            attributes[server_attributes.SERVER_PORT] = int(port or _PORTS[str(attributes[url_attributes.URL_SCHEME])])
         if version:
             attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = version
         if status:

@@ -195,7 +195,7 @@ def _series_attributes(
     found = []
     for key in keys:
         status, error, version = int(key["status"]), int(key["error"]), int(key["traits"][1])
-        attributes: dict[str, AttributeValue] = _method_and_scheme(key["word"], key["traits"][0])
+        attributes: dict[str, AttributeValue] = method_and_scheme(key["word"], key["traits"][0])
         attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = version_of(version >> 4, version & 15)
         if status:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
@@ -213,10 +213,11 @@ def _series_attributes(
 
 
 def _active_attributes(in_flight: npt.NDArray[np.void]) -> list[dict[str, AttributeValue]]:
-    return [_method_and_scheme(request["method"], request["tls"]) for request in in_flight]
+    return [method_and_scheme(request["method"], request["tls"]) for request in in_flight]
 
 
-def _method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeValue]:
+def method_and_scheme(word: np.uint64, tls: np.integer) -> dict[str, AttributeValue]:
+    """Return http.request.method and url.scheme, given what C keeps of them."""
     method = int(word).to_bytes(8, "little").rstrip(b"\0")
     return {
         http_attributes.HTTP_REQUEST_METHOD: decoded(method) or "_OTHER",

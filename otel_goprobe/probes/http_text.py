@@ -1,8 +1,9 @@
-"""Strings of HTTP requests, as they were on the wire -> what the conventions call for; asked by the HTTP libraries."""
+"""Strings and addresses of requests, as they were on the wire -> what the conventions call for; for the libraries."""
 
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 import urllib.parse
 
@@ -58,3 +59,10 @@ def split_address(address: bytes) -> tuple[str | None, str | None]:
     match = _WITH_PORT.fullmatch(address_text)
     host, port = match.groups() if match else (address_text, "")
     return host.strip("[]") or None, port or None
+
+
+@functools.lru_cache(4096)
+def address_of(raw: bytes) -> str | None:
+    """Return an IPv6 address of 16 bytes, or the IPv4 one that is mapped into it, as text; None for zeros."""
+    address = ipaddress.IPv6Address(raw)
+    return str(address.ipv4_mapped or address) if int(address) else None

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from otel_goprobe.probes.grpc_client import server_of
-from otel_goprobe.probes.grpc_text import STATUS_NONE, address_of, code_of, codes, method_of
+from otel_goprobe.probes.grpc_text import STATUS_NONE, code_of, codes, method_of
+from otel_goprobe.probes.http_text import address_of
 
 
 @pytest.mark.parametrize(
