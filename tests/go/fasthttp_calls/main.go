@@ -10,7 +10,6 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
@@ -18,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/valyala/fasthttp"
@@ -76,18 +74,6 @@ type line struct {
 	Resends int    `json:"resends"`
 	Start   int64  `json:"start"` // CLOCK_MONOTONIC, ns
 	End     int64  `json:"end"`
-}
-
-var printing sync.Mutex
-
-func (l line) print() {
-	text, err := json.Marshal(l)
-	if err != nil {
-		fail(err)
-	}
-	printing.Lock()
-	defer printing.Unlock()
-	fmt.Printf("%s\n", text)
 }
 
 func fail(err error) {

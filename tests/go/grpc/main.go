@@ -11,13 +11,11 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 )
 
@@ -70,18 +68,6 @@ type line struct {
 	To     string `json:"to"`    // what a client was made for
 	Start  int64  `json:"start"` // CLOCK_MONOTONIC, ns
 	End    int64  `json:"end"`
-}
-
-var printing sync.Mutex
-
-func (l line) print() {
-	text, err := json.Marshal(l)
-	if err != nil {
-		fail(err)
-	}
-	printing.Lock()
-	defer printing.Unlock()
-	fmt.Printf("%s\n", text)
 }
 
 func fail(err error) {

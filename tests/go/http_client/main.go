@@ -8,7 +8,6 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
@@ -16,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 )
 
@@ -59,18 +57,6 @@ type line struct {
 	Resends  int    `json:"resends"`  // redirects that led here
 	Start    int64  `json:"start"`    // CLOCK_MONOTONIC, ns
 	End      int64  `json:"end"`
-}
-
-var printing sync.Mutex
-
-func (l line) print() {
-	text, err := json.Marshal(l)
-	if err != nil {
-		fail(err)
-	}
-	printing.Lock()
-	defer printing.Unlock()
-	fmt.Printf("%s\n", text)
 }
 
 func fail(err error) {
