@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
-from dataclasses import dataclass
 from signal import SIGUSR1
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -14,20 +12,20 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from goprograms import go_binary
 from harness.agent import Agent
-from harness.expect import CLOCK_NS, KNOWN_METHODS, wall_offset
 from harness.hosts import counts
+from harness.sent import CLIENT, Sent, sent_by, spans_match
 from harness.target import Target
 from test_red import points
 
 from otel_goprobe.probes.http_requests import DURATION_ATTRIBUTES
 
 if TYPE_CHECKING:
-    from harness.receiver import Receiver, Span, Value
+    from harness.receiver import Receiver, Span
 
 pytestmark = pytest.mark.root
 
-SERVER, CLIENT = 2, 3
-"""OTLP's SPAN_KIND_SERVER and SPAN_KIND_CLIENT."""
+SERVER = 2
+"""OTLP's SPAN_KIND_SERVER."""
 OWN_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 """What the program sends itself, where it does."""
 CALLS = int(os.environ.get("FASTHTTP_TRUTH_CALLS", "10007"))
@@ -37,45 +35,6 @@ KINDS = (
     *("only host header", "unwanted", "redirect", "repeated", "closed", "refused", "timeout", "deadline"),
     *("read timeout", "dial timeout", "no free", "too large", "streamed", "balanced", "other scheme", "panic", "ok"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What the target itself says about one attempt; see tests/go/fasthttp_calls/main.go."""
-
-    method: str
-    url: str
-    status: int
-    error: str
-    proto: str
-    peer: str
-    resends: int
-    start: int
-    end: int
-
-
-def attributes(line: Sent) -> dict[str, Value]:
-    """Return all attributes that the span of an attempt has, and no others."""
-    url = urlsplit(line.url)
-    secret_less = re.sub(r"//[^/]*@", "//REDACTED:REDACTED@", re.sub(r"\bsig=[^&]*", "sig=REDACTED", line.url))
-    result: dict[str, Value] = {
-        "http.request.method": line.method if line.method in KNOWN_METHODS else "_OTHER",
-        "url.full": secret_less,
-        "server.address": str(url.hostname),
-        "server.port": url.port or {"http": 80, "https": 443}[url.scheme],
-    }
-    if line.method not in KNOWN_METHODS:
-        result["http.request.method_original"] = line.method
-    if line.peer:
-        peer, _, peer_port = line.peer.rpartition(":")
-        result |= {"network.peer.address": peer, "network.peer.port": int(peer_port)}
-    if line.resends:
-        result["http.request.resend_count"] = line.resends
-    if line.status:
-        result |= {"http.response.status_code": line.status, "network.protocol.version": line.proto}
-    if line.error or line.status >= 400:
-        result["error.type"] = line.error or str(line.status)
-    return result
 
 
 def test_what_is_sent_is_told(receiver: Receiver) -> None:
@@ -89,28 +48,18 @@ def test_what_is_sent_is_told(receiver: Receiver) -> None:
         Agent("--pid", str(client.pid), environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp"}) as agent,
     ):
         agent.attached()
-        os.kill(client.pid, SIGUSR1)
-        client.stdout.wait_for("^done$")
+        log = sent_by(client, len(KINDS))
         outcome = agent.stop()
-        log = [Sent(**json.loads(text)) for text in client.stdout.matching(r"^\{")]
-    spans = sorted(receiver.spans, key=lambda span: (span.start, span.end))
-    assert [span.attributes for span in spans] == [attributes(line) for line in log]
-    offset = wall_offset()
-    for span, line in zip(spans, log, strict=True):
-        method = span.attributes["http.request.method"]
-        assert span.name == ("HTTP" if method == "_OTHER" else method)
-        assert (span.kind, span.parent_span_id) == (CLIENT, "")
-        assert span.error == ("error.type" in span.attributes)
-        assert span.scope == "otel-goprobe/github.com/valyala/fasthttp"
-        assert line.start + offset - CLOCK_NS <= span.start <= span.end <= line.end + offset + CLOCK_NS
-    assert len({span.span_id for span in spans}) == len(spans)
+    spans_match(receiver.spans, log, "github.com/valyala/fasthttp")
     assert outcome.balanced
     assert outcome.dropped == {}
     counted = {
         tuple(point.attributes.get(name) for name in DURATION_ATTRIBUTES): point.point.count
         for point in points(receiver, "http.client.request.duration")
     }
-    assert counted == Counter(tuple(span.attributes.get(name) for name in DURATION_ATTRIBUTES) for span in spans)
+    assert counted == Counter(
+        tuple(span.attributes.get(name) for name in DURATION_ATTRIBUTES) for span in receiver.spans
+    )
 
 
 def test_headers_on_the_wire(receiver: Receiver) -> None:
