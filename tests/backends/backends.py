@@ -80,32 +80,23 @@ class Collector:
 
     def spans(self) -> list[dict[str, Any]]:
         """Return every span so far, in OTLP/JSON with its resource's attributes (``resource``) and its ``scope``."""
-        return [
-            span | {"resource": resource_spans["resource"]["attributes"], "scope": scope_spans["scope"]["name"]}
-            for request in list(self.requests)
-            for resource_spans in request.get("resourceSpans", ())
-            for scope_spans in resource_spans["scopeSpans"]
-            for span in scope_spans["spans"]
-        ]
+        return self._each("Spans", "spans")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return every metric so far, in OTLP/JSON with its resource's attributes (``resource``) and its ``scope``."""
-        return [
-            metric | {"resource": resource_metrics["resource"]["attributes"], "scope": scope_metrics["scope"]["name"]}
-            for request in list(self.requests)
-            for resource_metrics in request.get("resourceMetrics", ())
-            for scope_metrics in resource_metrics["scopeMetrics"]
-            for metric in scope_metrics["metrics"]
-        ]
+        """Return every metric so far, likewise."""
+        return self._each("Metrics", "metrics")
 
     def logs(self) -> list[dict[str, Any]]:
-        """Return every log record so far, in OTLP/JSON with its resource's attributes and its ``scope``."""
+        """Return every log record so far, likewise."""
+        return self._each("Logs", "logRecords")
+
+    def _each(self, kind: str, name: str) -> list[dict[str, Any]]:
         return [
-            record | {"resource": resource_logs["resource"]["attributes"], "scope": scope_logs["scope"]["name"]}
+            one | {"resource": of_resource["resource"]["attributes"], "scope": of_scope["scope"]["name"]}
             for request in list(self.requests)
-            for resource_logs in request.get("resourceLogs", ())
-            for scope_logs in resource_logs["scopeLogs"]
-            for record in scope_logs["logRecords"]
+            for of_resource in request.get(f"resource{kind}", ())
+            for of_scope in of_resource[f"scope{kind}"]
+            for one in of_scope[name]
         ]
 
     def wait_for_spans(self, count: int, within_s: float = 10.0) -> list[dict[str, Any]]:

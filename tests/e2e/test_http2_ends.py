@@ -63,10 +63,10 @@ def kept(agent: Agent) -> dict[str, int]:
     return {name: elements[name] for name in KEPT}
 
 
-def wait_until_kept(agent: Agent, name: str, count: int) -> dict[str, int]:
-    """Wait until one of KEPT's maps has so many elements; return how many each has."""
+def wait_until_served(agent: Agent, count: int) -> dict[str, int]:
+    """Wait until the server's end of so many requests is kept; return how many elements each of KEPT's maps has."""
     ending = time.monotonic() + DEADLINE_S
-    while (found := kept(agent))[name] != count and time.monotonic() < ending:
+    while (found := kept(agent))["http2_server_in"] != count and time.monotonic() < ending:
         time.sleep(0.05)
     return found
 
@@ -79,14 +79,14 @@ def test_what_ends_leaves_nothing(receiver: Receiver) -> None:
             agent.attached(2)
             for how, path, status in ASKED:
                 assert ends.client.ask(f"{how} GET {path} -", "^got ") == f"got {status}"
-            assert wait_until_kept(agent, "http2_server_in", 0) == dict.fromkeys(KEPT, 0)
+            assert wait_until_served(agent, 0) == dict.fromkeys(KEPT, 0)
             asking = threading.Thread(target=ends.client.ask, args=(f"hold {HELD} /until-reset/held", "^got "))
             asking.start()
-            assert wait_until_kept(agent, "http2_server_in", HELD)["http_client_inf"] == HELD
+            assert wait_until_served(agent, HELD)["http_client_inf"] == HELD
             os.kill(ends.server.pid, signal.SIGKILL)
             asking.join()
             assert ends.client.printed("^got ")[-1] == f"got {HELD}"
-            assert wait_until_kept(agent, "http2_server_in", 0) == dict.fromkeys(KEPT, 0)
+            assert wait_until_served(agent, 0) == dict.fromkeys(KEPT, 0)
             outcome = agent.stop()
     finally:
         ends.stop()
@@ -122,7 +122,7 @@ def test_a_client_that_cancels(how: str, release: str, strip: bool, receiver: Re
                 for page, status in (("until-reset", 0), ("endless", 200)):
                     assert ends.client.ask(f"cancel GET /{page}/{number} -", "^got ") == f"got {status}"
             ends.server.wait_for_lines(r"^\{", 2 * CANCELLED)
-            assert wait_until_kept(agent, "http2_server_in", 0) == dict.fromkeys(KEPT, 0)
+            assert wait_until_served(agent, 0) == dict.fromkeys(KEPT, 0)
             outcome = agent.stop()
     finally:
         ends.stop()

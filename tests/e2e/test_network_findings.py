@@ -40,10 +40,10 @@ POLICY = """services:
 FUNCTION = "main.(*service).exfiltrate"
 
 
-def work(service: Service, times: int = HUNDRED) -> None:
-    """Have a service work, eight requests at once."""
+def work(service: Service) -> None:
+    """Have a service work a hundred times, eight requests at once."""
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: service.ask("work"), range(times)))
+        list(pool.map(lambda _: service.ask("work"), range(HUNDRED)))
 
 
 def findings(stderr: str) -> list[str]:
