@@ -55,11 +55,6 @@ class Way:
     place: Place
 
 
-def linked(*functions: str) -> Callable[[GoBinary], bool]:
-    """Return what tells whether an executable has any of these functions."""
-    return lambda binary: bool(binary.functions(functions))
-
-
 @dataclass(frozen=True, slots=True)
 class Hook:
     """One thing to learn of the target, by the first of `ways` that this executable allows."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AfterCalls, AtCalls
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AfterCalls, AtCalls, linked
 
 if TYPE_CHECKING:
     from otel_goprobe.gobinary import GoBinary

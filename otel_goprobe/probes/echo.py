@@ -5,8 +5,8 @@ The context that the router writes the route into is another request's soon: it 
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AtCalls, AtStart
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AtCalls, AtStart, linked
 
 _PACKAGE = "github.com/labstack/echo/v4"
 _SERVE = f"{_PACKAGE}.(*Echo).ServeHTTP"

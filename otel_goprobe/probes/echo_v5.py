@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AtStart
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AtStart, linked
 
 _PACKAGE = "github.com/labstack/echo/v5"
 _ROUTE = f"{_PACKAGE}.(*DefaultRouter).Route"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otel_goprobe.probes import channels, http_client
-from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way, linked
+from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way
 from otel_goprobe.probes.http_requests import IN_OP_ERROR, Url, duration_of, error_type, spans_of
-from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
+from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart, linked
 from otel_goprobe.spans import dictionary
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import numpy as np
 from opentelemetry.semconv.attributes import client_attributes, network_attributes
 
 from otel_goprobe.model import Integers
-from otel_goprobe.probes.base import Block, Field, Hook, Library, Role, Way, linked
+from otel_goprobe.probes.base import Block, Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
 from otel_goprobe.probes.http_text import address_of
-from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart
+from otel_goprobe.probes.places import AfterCalls, AtCalls, AtStart, linked
 from otel_goprobe.spans import derive, dictionary
 
 if TYPE_CHECKING:

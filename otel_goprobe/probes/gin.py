@@ -6,8 +6,8 @@ requests without a route, aren't looked at.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AfterCalls, AtCalls
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AfterCalls, AtCalls, linked
 
 _PACKAGE = "github.com/gin-gonic/gin"
 _HANDLE = f"{_PACKAGE}.(*Engine).handleHTTPRequest"

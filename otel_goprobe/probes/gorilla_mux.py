@@ -5,8 +5,8 @@ The template of a subrouter's route has its parents' in front.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AtStart
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AtStart, linked
 
 _PACKAGE = "github.com/gorilla/mux"
 

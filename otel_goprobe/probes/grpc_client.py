@@ -16,19 +16,7 @@ from opentelemetry.semconv.attributes import error_attributes, network_attribute
 
 from otel_goprobe.model import Integers, SpanColumns, SpanKind, Strings
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import (
-    TEXT_OTHER,
-    Conversion,
-    Duration,
-    Field,
-    Hook,
-    Itab,
-    Library,
-    Role,
-    Type,
-    Way,
-    linked,
-)
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -42,7 +30,7 @@ from otel_goprobe.probes.grpc_text import (
     ports,
 )
 from otel_goprobe.probes.http_text import address_of, split_address
-from otel_goprobe.probes.places import AtOtherReturns, AtReturns, AtStart
+from otel_goprobe.probes.places import AtOtherReturns, AtReturns, AtStart, linked
 from otel_goprobe.spans import captured, derive, dictionary, recorded
 
 if TYPE_CHECKING:

@@ -17,19 +17,7 @@ from opentelemetry.semconv.attributes import (
 )
 
 from otel_goprobe.model import SpanColumns, SpanKind, Strings
-from otel_goprobe.probes.base import (
-    TEXT_OTHER,
-    Conversion,
-    Duration,
-    Field,
-    Hook,
-    Itab,
-    Library,
-    Role,
-    Type,
-    Way,
-    linked,
-)
+from otel_goprobe.probes.base import TEXT_OTHER, Conversion, Duration, Field, Hook, Itab, Library, Role, Type, Way
 from otel_goprobe.probes.grpc_text import (
     DURATION_BOUNDS_S,
     RPC_METHOD,
@@ -44,7 +32,7 @@ from otel_goprobe.probes.grpc_text import (
     ports,
 )
 from otel_goprobe.probes.http_text import address_of
-from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall
+from otel_goprobe.probes.places import AtReturns, AtStart, BehindEachCall, linked
 from otel_goprobe.spans import captured, derive, dictionary, recorded
 
 if TYPE_CHECKING:

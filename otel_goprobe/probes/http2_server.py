@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way, linked
+from otel_goprobe.probes.base import Fact, Field, Hook, Library, Role, Way
 from otel_goprobe.probes.http_server import LIBRARY as HTTP_SERVER
-from otel_goprobe.probes.places import AfterCalls, AtStart
+from otel_goprobe.probes.places import AfterCalls, AtStart, linked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otel_goprobe.probes import channels
-from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way, linked
+from otel_goprobe.probes.base import Conversion, Field, Hook, Itab, Library, Role, Way
 from otel_goprobe.probes.http_requests import (
     URL_RAW_PATH,
     URL_USER,
@@ -23,7 +23,7 @@ from otel_goprobe.probes.http_requests import (
     spans_of,
     split_url,
 )
-from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart
+from otel_goprobe.probes.places import AtCalls, AtErrorTest, AtOtherReturns, AtReturns, AtStart, linked
 from otel_goprobe.probes.propagation import WRITE_FACTS, WRITE_HOOK
 from otel_goprobe.spans import dictionary
 

@@ -34,10 +34,9 @@ from otel_goprobe.probes.base import (
     Library,
     Role,
     Way,
-    linked,
 )
 from otel_goprobe.probes.http_text import METHODS, decoded, path_of, query_of, route_of, split_address
-from otel_goprobe.probes.places import AfterCalls, AtReturns, AtStart
+from otel_goprobe.probes.places import AfterCalls, AtReturns, AtStart, linked
 from otel_goprobe.spans import combine, derive, dictionary, recorded
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ parameters' names in their places.
 
 from __future__ import annotations
 
-from otel_goprobe.probes.base import Field, Hook, Library, Role, Way, linked
-from otel_goprobe.probes.places import AfterCalls
+from otel_goprobe.probes.base import Field, Hook, Library, Role, Way
+from otel_goprobe.probes.places import AfterCalls, linked
 
 _PACKAGE = "github.com/julienschmidt/httprouter"
 _SERVE = f"{_PACKAGE}.(*Router).ServeHTTP"

@@ -12,6 +12,8 @@ from otel_goprobe.errors import BinaryError
 from otel_goprobe.gobinary import ALL_ARGUMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_goprobe.gobinary import Function, GoBinary
     from otel_goprobe.model import Site
 
@@ -29,6 +31,11 @@ class Place(Protocol):
         Raises:
             UnplaceableError: there is none, with the reason.
         """
+
+
+def linked(*functions: str) -> Callable[[GoBinary], bool]:
+    """Return what tells whether an executable has any of these functions."""
+    return lambda binary: bool(binary.functions(functions))
 
 
 def _function(binary: GoBinary, name: str) -> Function:
