@@ -18,6 +18,10 @@ from harness.expect import CLOCK_NS, MOST_EXCESS_NS, wall_offset
 from harness.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from harness.agent import Outcome
     from harness.receiver import Receiver, Span, Value
 
 pytestmark = pytest.mark.root
@@ -62,6 +66,64 @@ def make_calls(client: Target, rounds: int = 1) -> None:
     """Have the client make the calls that it was started for."""
     os.kill(client.pid, SIGUSR1)
     client.stdout.wait_for("^done$", rounds, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Calls between a client and a server, both traced."""
+
+    outcome: Outcome
+    made: list[Call]
+    answered: list[Call]
+    port: int
+    """The server's."""
+
+    @property
+    def spans(self) -> tuple[int, int, dict[str, int]]:
+        """How many were started and exported, and by reason dropped."""
+        return self.outcome.started, self.outcome.exported, self.outcome.dropped
+
+
+def traced_calls(
+    receiver: Receiver,
+    exe: Path,
+    kinds: Sequence[str],
+    answers: int,
+    *,
+    times: int = 0,
+    both: Sequence[str] = (),
+    serving: Sequence[str] = (),
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Traced:
+    """Have a client make calls, the kinds in turn, and wait until the server has logged its end of them.
+
+    Args:
+        receiver: gets the spans.
+        exe: of the client and the server.
+        kinds: of tests/go/grpc.
+        answers: that the server logs.
+        times: how many calls; as many as there are kinds, unless it is said.
+        both: arguments of client and server.
+        serving: more of the server.
+        options: of the agent.
+        environment: of the agent, more than what `receiver` wants.
+    """
+    with (
+        Target(exe, *both, *serving) as server,
+        Target(
+            exe,
+            *(*both, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", str(times or len(kinds))),
+        ) as client,
+        Agent(
+            *("--pid", str(server.pid), "--pid", str(client.pid), *options),
+            environment={**receiver.environment, **(environment or {})},
+        ) as agent,
+    ):
+        agent.attached(2)
+        make_calls(client)
+        server.stdout.wait_for('^{"side":"server"', answers)
+        return Traced(agent.stop(), log_of(client, "client"), log_of(server, "server"), server.port)
 
 
 def by_kind(spans: list[Span], kind: int) -> list[Span]:
@@ -114,25 +176,16 @@ def spans_match(spans: list[Span], calls: list[Call], port: int, *, peers: bool 
 def test_each_call_is_two_spans(receiver: Receiver, build: str) -> None:
     """Unary calls and streams of each direction, with all that can become of them; joined by connection and stream."""
     exe = BUILDS[build]()
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(KINDS), "-times", str(len(KINDS))) as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', len(KINDS) - len(UNANSWERED))
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
+    traced = traced_calls(receiver, exe, KINDS, len(KINDS) - len(UNANSWERED))
     # Nothing is left in the maps of what is in flight: it would have been started, but not exported.
-    assert (outcome.started, outcome.exported, outcome.dropped) == (2 * len(KINDS) - 2, 2 * len(KINDS) - 2, {})
+    assert traced.spans == (2 * len(KINDS) - 2, 2 * len(KINDS) - 2, {})
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients, made, server.port)
+    spans_match(clients, traced.made, traced.port)
     seen = [span for span in servers if span.attributes["rpc.response.status_code"] != "UNIMPLEMENTED"]
-    spans_match(seen, answered, server.port)
+    spans_match(seen, traced.answered, traced.port)
     assert len(servers) - len(seen) == 2
     # The last two calls find no server.
-    assert [call.code for call in made[-2:]] == ["UNAVAILABLE", "DEADLINE_EXCEEDED"]
+    assert [call.code for call in traced.made[-2:]] == ["UNAVAILABLE", "DEADLINE_EXCEEDED"]
     assert [span.parent_span_id for span in servers] == [span.span_id for span in clients[:-2]]
     assert [span.trace_id for span in servers] == [span.trace_id for span in clients[:-2]]
 
@@ -140,20 +193,11 @@ def test_each_call_is_two_spans(receiver: Receiver, build: str) -> None:
 def test_metadata_names_the_parent(receiver: Receiver) -> None:
     """A traceparent and tracestate that the caller sent, though its span is known by its connection, too."""
     exe = go_binary("grpc", language="1.26.0")
-    with (
-        Target(exe, "-tls", "-workers", "3") as server,
-        Target(exe, "-tls", "-to", f"127.0.0.1:{server.port}", "-kinds", "traceparent,unary", "-times", "5") as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 5)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-    assert (outcome.started, outcome.exported, outcome.dropped) == (10, 10, {})
+    traced = traced_calls(receiver, exe, ("traceparent", "unary"), 5, times=5, both=["-tls"], serving=["-workers", "3"])
+    assert traced.spans == (10, 10, {})
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients, made, server.port)
-    spans_match(servers, answered, server.port)
+    spans_match(clients, traced.made, traced.port)
+    spans_match(servers, traced.answered, traced.port)
     for number, (of_client, of_server) in enumerate(zip(clients, servers, strict=True)):
         if number % 2:
             assert (of_server.trace_id, of_server.parent_span_id) == (of_client.trace_id, of_client.span_id)
@@ -194,20 +238,14 @@ def test_durations_and_what_is_left_out(receiver: Receiver) -> None:
     """Histograms count each call by method and status; unsampled calls too, of which errors are kept on both sides."""
     exe = go_binary("grpc", language="1.26.0")
     kinds = ("unary", "missing", "internal", "health", "reflection")
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "35") as client,
-        Agent(
-            *("--pid", str(server.pid), "--pid", str(client.pid), "--skip-grpc-health", "--always-sample", "errors"),
-            environment={**receiver.environment, "OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "always_off"},
-        ) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 21)
-        outcome = agent.stop()
-    assert outcome.balanced
-    assert outcome.started == 42
+    traced = traced_calls(
+        *(receiver, exe, kinds, 21),
+        times=35,
+        options=["--skip-grpc-health", "--always-sample", "errors"],
+        environment={"OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "always_off"},
+    )
+    assert traced.outcome.balanced
+    assert traced.outcome.started == 42
     # NOT_FOUND is an error to the client alone.
     assert Counter((span.kind, span.attributes["rpc.response.status_code"]) for span in receiver.spans) == Counter(
         {(CLIENT, "NOT_FOUND"): 7, (CLIENT, "INTERNAL"): 7, (SERVER, "INTERNAL"): 7}
@@ -265,19 +303,10 @@ def test_metadata_that_is_named_is_recorded(receiver: Receiver, build: str) -> N
     """All values of a key in their order, of client and server, unary and stream; nothing of the others."""
     exe = BUILDS[build]()
     names = ",".join(("X-Tenant", *METADATA, "x-nobody"))
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "metadata,metachat,unary", "-times", "7") as client,
-        Agent(
-            *("--pid", str(server.pid), "--pid", str(client.pid), "--grpc-metadata", names),
-            environment=receiver.environment,
-        ) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 7)
-        outcome = agent.stop()
-    assert (outcome.started, outcome.exported, outcome.dropped) == (14, 14, {})
+    traced = traced_calls(
+        receiver, exe, ("metadata", "metachat", "unary"), 7, times=7, options=["--grpc-metadata", names]
+    )
+    assert traced.spans == (14, 14, {})
     prefix = "rpc.request.metadata."
     for kind in (CLIENT, SERVER):
         for number, span in enumerate(by_kind(receiver.spans, kind)):
@@ -286,8 +315,8 @@ def test_metadata_that_is_named_is_recorded(receiver: Receiver, build: str) -> N
                 found[f"{prefix}x-tenant"].reverse()  # sent so: what was appended to the metadata comes first
             assert found == ({} if number % 3 == 2 else {f"{prefix}{key}": value for key, value in METADATA.items()})
     # A long value in each of five calls.
-    assert [target["captured_cut"] for target in outcome.targets] == [5, 5]
-    assert outcome.stderr.count("metadata that spans were to have was cut") == 2
+    assert [target["captured_cut"] for target in traced.outcome.targets] == [5, 5]
+    assert traced.outcome.stderr.count("metadata that spans were to have was cut") == 2
 
 
 def test_a_worker_s_calls_are_linked_to_the_requests_whose_items_it_takes(receiver: Receiver) -> None:
@@ -316,26 +345,15 @@ def test_a_worker_s_calls_are_linked_to_the_requests_whose_items_it_takes(receiv
 def test_calls_that_net_http_s_server_passes_on(receiver: Receiver) -> None:
     """``(*grpc.Server).ServeHTTP``: an HTTP request's span, and in it the call's, which has the status."""
     exe, kinds = go_binary("grpc", language="1.26.0"), ("unary", "missing", "chat", "watchfail")
-    with (
-        Target(exe, "-over-http") as server,
-        Target(
-            *(exe, "-over-http", "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7")
-        ) as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 7)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-    assert (outcome.started, outcome.exported, outcome.dropped) == (21, 21, {})
+    traced = traced_calls(receiver, exe, kinds, 7, times=7, both=["-over-http"])
+    assert traced.spans == (21, 21, {})
     servers = by_kind(receiver.spans, SERVER)
     calls = [span for span in servers if "rpc.method" in span.attributes]
     requests = {span.span_id: span for span in servers if "http.request.method" in span.attributes}
     clients = by_kind(receiver.spans, CLIENT)
-    spans_match(clients, made, server.port)
+    spans_match(clients, traced.made, traced.port)
     assert [(span.name, span.attributes["rpc.response.status_code"]) for span in calls] == [
-        (call.method, call.code) for call in answered
+        (call.method, call.code) for call in traced.answered
     ]
     assert len(requests) == 7
     for call, made_by in zip(calls, clients, strict=True):

@@ -11,7 +11,7 @@ from goprograms import go_binary
 from harness.agent import Agent
 from harness.target import DEADLINE_S, Target
 from harness.traces import map_elements
-from test_grpc import BUILDS, CLIENT, SERVER, by_kind, log_of, make_calls, spans_match
+from test_grpc import BUILDS, CLIENT, SERVER, by_kind, log_of, make_calls, spans_match, traced_calls
 
 if TYPE_CHECKING:
     from harness.receiver import Receiver
@@ -25,42 +25,24 @@ KEPT = ("grpc_server_inf", "grpc_client_inf", "active_spans", "live_contexts")
 def test_a_repeated_call_is_one_span(receiver: Receiver) -> None:
     """A retry policy has a second attempt made: two spans of the server, both children of the client's one."""
     exe = go_binary("grpc", language="1.26.0")
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "repeated") as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 2)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-    assert (outcome.started, outcome.exported, outcome.dropped) == (3, 3, {})
+    traced = traced_calls(receiver, exe, ("repeated",), 2)
+    assert traced.spans == (3, 3, {})
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients, made, server.port)
-    spans_match(servers, answered, server.port)
-    assert [call.code for call in (*made, *answered)] == ["OK", "UNAVAILABLE", "OK"]
+    spans_match(clients, traced.made, traced.port)
+    spans_match(servers, traced.answered, traced.port)
+    assert [call.code for call in (*traced.made, *traced.answered)] == ["OK", "UNAVAILABLE", "OK"]
     assert {span.parent_span_id for span in servers} == {clients[0].span_id}
 
 
 def test_a_repeated_stream_is_one_span(receiver: Receiver) -> None:
     """A retry policy has a second and a third attempt made, while the stream is read: three spans of the server."""
     exe = go_binary("grpc", language="1.26.0")
-    with (
-        Target(exe) as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", "chatrepeated,chat", "-times", "4") as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 8)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
+    traced = traced_calls(receiver, exe, ("chatrepeated", "chat"), 8, times=4)
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    assert (outcome.started, outcome.exported, outcome.dropped) == (12, 12, {})
-    spans_match(clients, made, server.port)
-    spans_match(servers, answered, server.port)
-    assert [call.code for call in answered] == ["UNAVAILABLE", "UNAVAILABLE", "OK", "OK"] * 2
+    assert traced.spans == (12, 12, {})
+    spans_match(clients, traced.made, traced.port)
+    spans_match(servers, traced.answered, traced.port)
+    assert [call.code for call in traced.answered] == ["UNAVAILABLE", "UNAVAILABLE", "OK", "OK"] * 2
     # Which call an attempt is of that is made once the program has its stream, isn't known.
     first, plain, second, last = (span.span_id for span in clients)
     assert [span.parent_span_id for span in servers] == [first, "", "", plain, second, "", "", last]
@@ -70,21 +52,12 @@ def test_a_repeated_stream_is_one_span(receiver: Receiver) -> None:
 def test_a_handler_that_panics(receiver: Receiver, build: str) -> None:
     """Where an interceptor recovers, the call ends with what that makes of it."""
     exe, kinds = BUILDS[build](), ("panics", "chatpanics", "unary")
-    with (
-        Target(exe, "-recover") as server,
-        Target(exe, "-to", f"127.0.0.1:{server.port}", "-kinds", ",".join(kinds), "-times", "7") as client,
-        Agent("--pid", str(server.pid), "--pid", str(client.pid), environment=receiver.environment) as agent,
-    ):
-        agent.attached(2)
-        make_calls(client)
-        server.stdout.wait_for('^{"side":"server"', 7)
-        outcome = agent.stop()
-        made, answered = log_of(client, "client"), log_of(server, "server")
-    assert [call.code for call in answered] == ["INTERNAL", "INTERNAL", "OK"] * 2 + ["INTERNAL"]
-    assert (outcome.started, outcome.exported, outcome.dropped) == (14, 14, {})
+    traced = traced_calls(receiver, exe, kinds, 7, times=7, serving=["-recover"])
+    assert [call.code for call in traced.answered] == ["INTERNAL", "INTERNAL", "OK"] * 2 + ["INTERNAL"]
+    assert traced.spans == (14, 14, {})
     clients, servers = by_kind(receiver.spans, CLIENT), by_kind(receiver.spans, SERVER)
-    spans_match(clients, made, server.port)
-    spans_match(servers, answered, server.port)
+    spans_match(clients, traced.made, traced.port)
+    spans_match(servers, traced.answered, traced.port)
     assert [span.parent_span_id for span in servers] == [span.span_id for span in clients]
 
 
