@@ -188,20 +188,26 @@ func (e *edges) unix([]string) error {
 	return err
 }
 
-// dup goes on with a duplicate once the first descriptor is closed, and leaves it open.
-func (e *edges) dup([]string) error {
+// duplicate returns another descriptor of a connection with n bytes each way, whose first one is closed.
+func (e *edges) duplicate(n int) (*os.File, *Truth, error) {
 	conn, truth, err := e.dial("tcp", e.peers.TCP)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := exchange(conn, truth, 3); err != nil {
-		return err
+	if err := exchange(conn, truth, n); err != nil {
+		return nil, nil, err
 	}
 	file, err := conn.(*net.TCPConn).File()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if err := conn.Close(); err != nil {
+	return file, truth, conn.Close()
+}
+
+// dup goes on with a duplicate once the first descriptor is closed, and leaves it open.
+func (e *edges) dup([]string) error {
+	file, truth, err := e.duplicate(3)
+	if err != nil {
 		return err
 	}
 	e.held, e.heldOf = append(e.held, file), append(e.heldOf, truth)
@@ -212,17 +218,10 @@ func (e *edges) dup([]string) error {
 func (e *edges) dup3([]string) error {
 	var files [2]*os.File
 	for i := range files {
-		conn, truth, err := e.dial("tcp", e.peers.TCP)
-		if err != nil {
+		var err error
+		if files[i], _, err = e.duplicate(13); err != nil {
 			return err
 		}
-		if err := exchange(conn, truth, 13); err != nil {
-			return err
-		}
-		if files[i], err = conn.(*net.TCPConn).File(); err != nil {
-			return err
-		}
-		conn.Close()
 	}
 	truth := e.of("tcp", e.peers.TCP)
 	if err := syscall.Dup3(int(files[0].Fd()), int(files[1].Fd()), syscall.O_CLOEXEC); err != nil {
@@ -234,6 +233,19 @@ func (e *edges) dup3([]string) error {
 		return err
 	}
 	return closed(files[1], truth)
+}
+
+// handedOver returns the descriptor that came with a message.
+func handedOver(control []byte) (int, error) {
+	messages, err := syscall.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0, err
+	}
+	descriptors, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil {
+		return 0, err
+	}
+	return descriptors[0], nil
 }
 
 // rights hands a connection to itself, over a pair of sockets.
@@ -260,18 +272,14 @@ func (e *edges) rights([]string) error {
 	if err != nil {
 		return err
 	}
-	messages, err := syscall.ParseSocketControlMessage(control[:n])
-	if err != nil {
-		return err
-	}
-	descriptors, err := syscall.ParseUnixRights(&messages[0])
+	descriptor, err := handedOver(control[:n])
 	if err != nil {
 		return err
 	}
 	file.Close()
 	conn.Close()
-	syscall.SetNonblock(descriptors[0], false)
-	received := os.NewFile(uintptr(descriptors[0]), "received")
+	syscall.SetNonblock(descriptor, false)
+	received := os.NewFile(uintptr(descriptor), "received")
 	if err := exchange(received, truth, 19); err != nil {
 		return err
 	}
@@ -290,15 +298,11 @@ func (e *edges) given(args []string) error {
 	if err != nil {
 		return err
 	}
-	messages, err := syscall.ParseSocketControlMessage(control[:n])
+	descriptor, err := handedOver(control[:n])
 	if err != nil {
 		return err
 	}
-	descriptors, err := syscall.ParseUnixRights(&messages[0])
-	if err != nil {
-		return err
-	}
-	received := os.NewFile(uintptr(descriptors[0]), "received")
+	received := os.NewFile(uintptr(descriptor), "received")
 	defer received.Close()
 	buffer := make([]byte, 100)
 	if n, err = received.Read(buffer); err != nil {
