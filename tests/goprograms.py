@@ -1,6 +1,7 @@
 """The Go programs of tests/go -> executables, built once for each way to build them; called by tests of all folders.
 
-They are kept in the project's cache folder (scripts/cache-folder), by a key of sources, arguments and Go version.
+They are kept in the project's cache folder (scripts/cache-folder), by a key of sources, arguments and Go version. Each
+is a module of its own, of other versions of what it requires; a file that several have alike is a link in all but one.
 """
 
 from __future__ import annotations
