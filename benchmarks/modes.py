@@ -58,6 +58,19 @@ def fed(server: Server, receiver: Receiver) -> Iterator[None]:
             raise SystemExit("the feeder ended before its time")
 
 
+@contextlib.contextmanager
+def unsent(server: Server) -> Iterator[None]:
+    """Run an agent that reads what its probes see, and sends nothing."""
+    command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(server.pid), "--exporter", "none"]
+    with Running(command, stderr=subprocess.PIPE) as running:
+        assert running.process.stderr
+        lines = Lines(running.process.stderr)
+        if not wait_until(lambda: lines.first("attached") is not None, ATTACH_WITHIN_S):
+            raise SystemExit(f"the agent didn't attach:\n{lines.text()}")
+        time.sleep(SETTLE_S)
+        yield
+
+
 class Agent:
     """A running agent that traces the target and exports to the receiver; it is attached when this returns.
 

@@ -4,7 +4,8 @@ The target (go/server) has a core of its own, load, agent and receiver share the
 
 - ``none``: nothing is attached,
 - ``empty``: empty programs at the very sites that the agent uses, the least that probes there can cost,
-- ``fed``: those, and a receiver that gets a span, encoded beforehand, for every request (wrk only),
+- ``unsent``: the agent, sending nothing (wrk only),
+- ``fed``: the empty programs, and a receiver that gets a span, encoded beforehand, for every request (wrk only),
 - ``agent``: the agent, exporting every request to the receiver,
 
 in turning order; a ratio compares two modes of one round, and the median of the rounds is given. Behind the rounds:
@@ -41,7 +42,9 @@ LOADS = (
 )
 """20 bytes; 10 KiB of JSON, encoded for each answer; an answer after 2 ms."""
 
-MODES = ("none", "empty", "fed", "agent")
+MODES = ("none", "empty", "unsent", "fed", "agent")
+FASTEST_ONLY = ("unsent", "fed")
+"""Modes that are not measured at vegeta's rates."""
 SLOW_RATE = Load("/small", rate=100)
 FASTEST = Load("/small", connections=32)
 WARM_UP_S = 1.0
@@ -67,10 +70,12 @@ class Bench:
                 agent = stack.enter_context(modes.agent(self.server, self.receiver)) if mode == "agent" else None
                 if mode in ("empty", "fed"):
                     stack.enter_context(modes.empty_programs(self.server, self.plan))
+                if mode == "unsent":
+                    stack.enter_context(modes.unsent(self.server))
                 if mode == "fed":
                     stack.enter_context(modes.fed(self.server, self.receiver))
                 for load in LOADS:
-                    if mode != "fed" or not load.rate:
+                    if mode not in FASTEST_ONLY or not load.rate:
                         where = {"round": number, "mode": mode, "load": str(load)}
                         self.cells.append(where | self.cell(load, self.seconds, agent))
                 if agent:

@@ -156,7 +156,7 @@ static __always_inline __attribute__((unused)) void server_span_route(struct pt_
 /* Zeros behind the text's end; twice the room, which the verifier wants to see for what is appended at the end. */
 struct route_text {
 	char bytes[2 * ROUTE_MAX_BYTES + 8];
-};
+} __attribute__((aligned(8))); /* or it would be copied by bytes */
 
 BPF_TABLE("lru_hash", struct goroutine_key, struct route_text, route_texts, 16384);
 /* Never written to: a new one, for which the stack has no room. */

@@ -139,6 +139,22 @@ static __always_inline __attribute__((unused)) void live_span_publish_own(struct
 	live_span_mark_goroutines(ctx, target, slot, bias, live);
 }
 
+/* Whether a request has to be followed although it wasn't sampled. */
+static __always_inline __attribute__((unused)) u32 live_span_is_needed(struct target *target)
+{
+	return target->sampling_late || target->options & OPTION_red || target->traits & TARGET_FINDS_PARENTS;
+}
+
+/* Whether a span that wasn't sampled is kept for what became of it, or of a child of it. Counts what isn't. */
+static __always_inline __attribute__((unused)) u32 live_span_late(struct target *target, u32 slot, u64 duration_ns,
+								  u32 failed, u32 child_kept)
+{
+	if (sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns, failed) || child_kept)
+		return 1;
+	count(slot, COUNTER_sampled_out);
+	return 0;
+}
+
 /* The goroutine has no more spans. */
 static __always_inline void live_span_forget(const struct goroutine_key *key, const struct live_span *live)
 {

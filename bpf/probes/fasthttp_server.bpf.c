@@ -140,20 +140,14 @@ static __always_inline int fasthttp_server_begin(struct pt_regs *ctx, struct tar
 		id_make_trace(target, now, key.goid, &request->context);
 	sampled = sampling_decides(&request->context, request->parent_span_id, target->sampling_parents,
 				   target->sampling_bound);
-	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) &&
-	    !(target->traits & TARGET_FINDS_PARENTS)) {
+	if (!sampled && !live_span_is_needed(target)) {
 		count(slot, COUNTER_sampled_out);
 		request->is_long = 0;
 		fasthttp_server_rest(target, &key, request, 0);
 		return 0;
 	}
 	request->context.flags = (request->context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
-	if (!header_span_id) {
-		strings->headers[HEADER_TRACESTATE].length = 0;
-	} else if (strings->headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
-		strings->headers[HEADER_TRACESTATE].length = 0; /* cut off it would be another one */
-		count(slot, COUNTER_tracestate_dropped);
-	}
+	http_server_check_tracestate(slot, &strings->headers[HEADER_TRACESTATE], header_span_id);
 	fasthttp_server_copy(&key, request, strings);
 	request->start_ns = now;
 	fasthttp_server_activate(ctx, target, slot, strings->target.data, request);
@@ -185,22 +179,6 @@ int fasthttp_server_header_start(struct pt_regs *ctx)
 		return 0;
 	return fasthttp_server_begin(ctx, target, slot,
 				     GO_ARG1(ctx) - target->fasthttp_request_header - target->fasthttp_ctx_request);
-}
-
-static __always_inline void fasthttp_server_count(struct target *target, u32 slot, struct fasthttp_server_in_flight *request,
-						  struct http_server_fixed *fixed, u64 duration_ns)
-{
-	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_fasthttp_server, .status = fixed->status};
-
-	if (!key.status && fixed->end != HTTP_SERVER_PANICKED)
-		key.status = fixed->end == HTTP_SERVER_ANSWERED ? 200 : 101;
-	if (fixed->end == HTTP_SERVER_PANICKED)
-		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
-	key.traits[0] = fixed->tls;
-	key.traits[1] = 1 << 4 | fixed->protocol_minor;
-	if (fixed->route_bytes)
-		key.text = red_text_id(&request->route_text);
-	red_count(target, &key, &request->route_text, duration_ns, RED_BUCKET_fasthttp_server(duration_ns));
 }
 
 /* Submits the request's record. */
@@ -266,14 +244,10 @@ static __always_inline void fasthttp_server_finish(struct target *target, struct
 	duration_ns = fixed.header.end_ns - request->start_ns;
 	if (response)
 		fixed.status = connection_word(response, target->fasthttp_response_status);
-	if (!kept) {
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||
-				    (span && span->live.child_kept);
-		if (!fixed.header.late)
-			count(key->slot, COUNTER_sampled_out);
-		kept = fixed.header.late;
-	}
+	if (!kept)
+		kept = fixed.header.late = live_span_late(target, key->slot, duration_ns,
+							  fixed.status >= 500 || end == HTTP_SERVER_PANICKED,
+							  span && span->live.child_kept);
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	fixed.tls = request->tls;
@@ -283,7 +257,9 @@ static __always_inline void fasthttp_server_finish(struct target *target, struct
 	if (span)
 		fixed.route_bytes = route_read(span, key->slot, http_server_route(target, span), &request->route_text);
 	if (target->options & OPTION_red)
-		fasthttp_server_count(target, key->slot, request, &fixed, duration_ns);
+		http_server_red(target, key->slot, KIND_fasthttp_server, request->method, &fixed,
+				fixed.route_bytes ? red_text_id(&request->route_text) : 0, &request->route_text, duration_ns,
+				RED_BUCKET_fasthttp_server(duration_ns));
 	if (kept)
 		fasthttp_server_submit(key, request, &fixed);
 }

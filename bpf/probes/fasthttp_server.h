@@ -57,7 +57,7 @@ struct fasthttp_server_long {
 	u8 host_bytes;
 	u8 tracestate_bytes;
 	u8 reserved;
-};
+} __attribute__((aligned(8))); /* or it would be copied by bytes */
 
 /* Elements of a header's []argsKV that are read at once: three words of key, three of value, a bool. Source: fasthttp v1.2.0
  * to v1.77.0, args.go. */

@@ -249,12 +249,8 @@ int grpc_server_call_end(struct pt_regs *ctx)
 	kept = call->context.flags & TRACE_FLAG_SAMPLED;
 	if (!kept) {
 		span = active_span_with(key.goid, slot, call->span_id, 0);
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  GRPC_SERVER_FAILED(call->status)) ||
-				    (span && span->live.child_kept);
-		if (!fixed.header.late)
-			count(slot, COUNTER_sampled_out);
-		kept = fixed.header.late;
+		kept = fixed.header.late = live_span_late(target, slot, duration_ns, GRPC_SERVER_FAILED(call->status),
+							  span && span->live.child_kept);
 	}
 	if (kept)
 		grpc_server_submit(target, slot, call, &fixed);

@@ -126,38 +126,16 @@ static __always_inline int http2_server_begin(struct pt_regs *ctx, struct target
 		id_make_trace(target, request->start_ns, key.goid, &request->context);
 	sampled = sampling_decides(&request->context, request->parent_span_id, target->sampling_parents,
 				   target->sampling_bound);
-	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) &&
-	    !(target->traits & TARGET_FINDS_PARENTS)) {
+	if (!sampled && !live_span_is_needed(target)) {
 		count(slot, COUNTER_sampled_out);
 		http2_server_inflight.delete(&key);
 		return 0;
 	}
 	request->context.flags = (request->context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
-	if (!header_span_id) {
-		request->headers[HEADER_TRACESTATE].length = 0;
-	} else if (request->headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
-		request->headers[HEADER_TRACESTATE].length = 0; /* cut off it would be another one */
-		count(slot, COUNTER_tracestate_dropped);
-	}
+	http_server_check_tracestate(slot, &request->headers[HEADER_TRACESTATE], header_span_id);
 	http2_server_activate(ctx, target, slot, seen, layout.request_ctx == MISSING ? 0 : go_read_word(seen, layout.request_ctx + 8),
 			      request);
 	return 0;
-}
-
-static __always_inline void http2_server_count(struct target *target, u32 slot, struct http2_server_in_flight *request,
-					       struct http_server_fixed *fixed, u64 duration_ns)
-{
-	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http2_server, .status = fixed->status};
-
-	if (!key.status && fixed->end == HTTP_SERVER_ANSWERED)
-		key.status = 200;
-	if (fixed->end == HTTP_SERVER_PANICKED)
-		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
-	key.traits[0] = fixed->tls;
-	key.traits[1] = 2 << 4;
-	if (fixed->route_bytes)
-		key.text = red_text_id(&request->route_text);
-	red_count(target, &key, &request->route_text, duration_ns, RED_BUCKET_http2_server(duration_ns));
 }
 
 /* Method, space and request target, which HTTP/2 has apart, as HTTP/1 has them. `method` and `rest` are bounds. */
@@ -232,14 +210,10 @@ static __always_inline void http2_server_finish(struct target *target, u32 slot,
 	duration_ns = fixed.header.end_ns - request->start_ns;
 	read_user_present(&status, sizeof(status), request->state + layout.state_status);
 	fixed.status = status;
-	if (!kept) {
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||
-				    (span && span->live.child_kept);
-		if (!fixed.header.late)
-			count(slot, COUNTER_sampled_out);
-		kept = fixed.header.late;
-	}
+	if (!kept)
+		kept = fixed.header.late = live_span_late(target, slot, duration_ns,
+							  fixed.status >= 500 || end == HTTP_SERVER_PANICKED,
+							  span && span->live.child_kept);
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	fixed.tls = request->tls;
@@ -247,7 +221,9 @@ static __always_inline void http2_server_finish(struct target *target, u32 slot,
 	if (span)
 		fixed.route_bytes = route_read(span, slot, http_server_route(target, span), &request->route_text);
 	if (target->options & OPTION_red)
-		http2_server_count(target, slot, request, &fixed, duration_ns);
+		http_server_red(target, slot, KIND_http2_server, request->method, &fixed,
+				fixed.route_bytes ? red_text_id(&request->route_text) : 0, &request->route_text, duration_ns,
+				RED_BUCKET_http2_server(duration_ns));
 	if (kept)
 		http2_server_submit(slot, request, go_read_string(request->connection, layout.connection_remote_addr), &fixed);
 }

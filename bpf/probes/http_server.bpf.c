@@ -55,7 +55,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	sampled = sampling_decides(context, parent_span_id, target->sampling_parents, target->sampling_bound);
 	if (with_b3 && denied && !parent_span_id && target->sampling_parents == SAMPLING_FOLLOWS_PARENTS)
 		sampled = 0;
-	if (!sampled && !target->sampling_late && !(target->options & OPTION_red) && !(target->traits & TARGET_FINDS_PARENTS)) {
+	if (!sampled && !live_span_is_needed(target)) {
 		count(slot, COUNTER_sampled_out);
 		http_server_rest(target, &key, request, 0);
 		return 0;
@@ -68,12 +68,7 @@ static __always_inline int http_server_begin(struct pt_regs *ctx, struct target 
 	request->mux_request = 0;
 	request->route.length = 0;
 	request->panic_type = 0;
-	if (!header_span_id) {
-		headers[HEADER_TRACESTATE].length = 0;
-	} else if (headers[HEADER_TRACESTATE].length > HTTP_SERVER_MAX_TRACESTATE) {
-		headers[HEADER_TRACESTATE].length = 0; /* cut off it would be another one */
-		count(slot, COUNTER_tracestate_dropped);
-	}
+	http_server_check_tracestate(slot, &headers[HEADER_TRACESTATE], header_span_id);
 	live_span_publish(ctx, target, &key, seen, request->bias, &request->live);
 	request->start_ns = now;
 	return 0;
@@ -213,24 +208,12 @@ static __always_inline u32 http_server_read_route(struct target *target, u32 slo
 	return request->route_bytes;
 }
 
-static __always_inline void http_server_count(struct target *target, u32 slot, struct http_server_in_flight *request,
-					      struct http_server_fixed *fixed, u64 duration_ns)
+/* As metrics know the route; computed once for all requests of a connection that have the same. */
+static __always_inline u64 http_server_route_id(struct http_server_in_flight *request, const struct http_server_fixed *fixed)
 {
-	struct red_key key = {.word = request->method, .slot = slot, .kind = KIND_http_server, .status = fixed->status};
-
-	/* As net/http answers a handler that wrote no header, or as the upgrade that it made of the connection. */
-	if (!key.status && fixed->end != HTTP_SERVER_PANICKED)
-		key.status = fixed->end == HTTP_SERVER_ANSWERED ? 200 : 101;
-	if (fixed->end == HTTP_SERVER_PANICKED)
-		key.error = request->panic_type ? request->panic_type : HTTP_SERVER_GOEXIT;
-	key.traits[0] = fixed->tls;
-	key.traits[1] = fixed->protocol_major << 4 | (fixed->protocol_minor & 15);
-	if (fixed->route_bytes) {
-		if (!request->route_id)
-			request->route_id = red_text_id(&request->route_text);
-		key.text = request->route_id;
-	}
-	red_count(target, &key, &request->route_text, duration_ns, RED_BUCKET_http_server(duration_ns));
+	if (fixed->route_bytes && !request->route_id)
+		request->route_id = red_text_id(&request->route_text);
+	return request->route_id;
 }
 
 /* Submits the request's record. */
@@ -287,14 +270,10 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	else if (end == HTTP_SERVER_HIJACKED)
 		end = HTTP_SERVER_ANSWERED;
 	fixed.end = end;
-	if (!kept) {
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 500 || end == HTTP_SERVER_PANICKED) ||
-				    request->live.child_kept;
-		if (!fixed.header.late)
-			count(slot, COUNTER_sampled_out);
-		kept = fixed.header.late;
-	}
+	if (!kept)
+		kept = fixed.header.late = live_span_late(target, slot, duration_ns,
+							  fixed.status >= 500 || end == HTTP_SERVER_PANICKED,
+							  request->live.child_kept);
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	fixed.tls = request->tls;
@@ -304,7 +283,8 @@ static __always_inline void http_server_finish(struct target *target, u32 slot, 
 	fixed.panic_type = request->panic_type;
 	fixed.route_bytes = http_server_read_route(target, slot, request);
 	if (target->options & OPTION_red)
-		http_server_count(target, slot, request, &fixed, duration_ns);
+		http_server_red(target, slot, KIND_http_server, request->method, &fixed, http_server_route_id(request, &fixed),
+				&request->route_text, duration_ns, RED_BUCKET_http_server(duration_ns));
 	if (kept)
 		http_server_submit(slot, request, &fixed);
 }

@@ -348,5 +348,5 @@ LIBRARY = Library(
     ),
     options=("tracecontext", "b3", "b3multi", "follows_b3", "user_agent", "url_query"),
     counters=("tracestate_dropped",),
-    headers=("http_server.h", "http_server_kept.h", "http_server_route.h"),
+    headers=("http_server.h", "http_server_span.h", "http_server_kept.h", "http_server_route.h"),
 )
