@@ -107,25 +107,15 @@ static __always_inline struct connection *fasthttp_client_connection_of(struct t
 									u64 bias)
 {
 	struct goroutine_key own = {.goid = client_conn, .slot = slot, .kind = KIND_fasthttp_client};
-	struct connection *connection;
 	u64 created[2], object;
 
 	if (target->fasthttp_conn_c == MISSING || target->fasthttp_conn_created == MISSING)
-		return 0;
-	connection = connection_known(&own);
-	if (!connection)
 		return 0;
 	/* wall and ext of time/time.go, Time; ext is monotonic. */
 	if (read_user_present(created, sizeof(created), client_conn + target->fasthttp_conn_created))
 		return 0;
 	object = go_read_interface(client_conn, target->fasthttp_conn_c) ^ id_mix(created[0] ^ id_mix(created[1]));
-	if (connection->generation != target->generation || connection->object != object) {
-		connection->generation = target->generation;
-		connection->object = object;
-		if (connection_resolve(target, client_conn + target->fasthttp_conn_c, bias, 0, connection))
-			count(slot, COUNTER_unjoinable_connections);
-	}
-	return connection->key.port ? connection : 0;
+	return connection_of(target, &own, client_conn + target->fasthttp_conn_c, bias, 0, object, 0);
 }
 
 /* Behind func (c *HostClient) AcquireConn(reqTimeout time.Duration, connectionClose bool) (*clientConn, error), up to 1.58
