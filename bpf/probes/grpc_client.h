@@ -5,11 +5,7 @@
 
 /* Between start and end. grpc and its caller hold the connection and the method's text. */
 struct grpc_client_in_flight {
-	u64 start_ns;
-	u64 span_id;
-	struct trace_context context;
-	u64 parent_span_id; /* 0: a root */
-	u64 parent_g;	    /* where the parent's in-flight value is */
+	CLIENT_SPAN_MEMBERS
 	u64 bias;	    /* load bias of the executable */
 	u64 client_conn;
 	u64 ctx[2]; /* the words of the call's context.Context, which its clientStream holds */
