@@ -6,13 +6,6 @@
 
 #define GRPC_CLIENT_ID_BIT (1ULL << 62)
 
-static __always_inline struct goroutine_key grpc_client_key(u64 goid, u32 slot)
-{
-	struct goroutine_key key = {.goid = goid, .slot = slot, .kind = KIND_grpc_client};
-
-	return key;
-}
-
 /* func newClientStream(ctx context.Context, desc *StreamDesc, cc *ClientConn, method string, opts ...CallOption)
  * (_ ClientStream, err error), since grpc 1.4: behind all interceptors, once a call, unary ones too.
  * Registers: ctx = ARG1, ARG2, cc = ARG4, method = ARG5, ARG6. */
@@ -33,13 +26,37 @@ int grpc_client_call_start(struct pt_regs *ctx)
 	call.client_conn = GO_ARG4(ctx);
 	call.method.data = GO_ARG5(ctx);
 	call.method.length = GO_ARG6(ctx);
-	if (grpc_is_left_out(target, call.method))
+	if (grpc_is_left_out(target, call.method)) {
+		grpc_client_repeats.delete(&key); /* its stream is no repetition */
 		return 0;
+	}
 	words[0] = call.ctx[0] = GO_ARG1(ctx);
 	words[1] = call.ctx[1] = GO_ARG2(ctx);
 	client_span_begin(ctx, target, slot, GRPC_CLIENT_ID_BIT, words, call.bias, 0, (struct client_span *)&call);
 	if (client_span_replaces(slot, grpc_client_inflight.insert(&key, &call)))
 		grpc_client_inflight.update(&key, &call);
+	return 0;
+}
+
+/* func (cs *clientStream) retryLocked(attempt *csAttempt, lastErr error) error, in grpc 1.19 to 1.85, in older ones without
+ * attempt: one has failed, and whoever found that makes the next ones, with cs locked. Registers: cs = ARG1. */
+int grpc_client_repeat(struct pt_regs *ctx)
+{
+	struct grpc_client_repeated repeated = {.stream = GO_ARG1(ctx)};
+	struct goroutine_key key;
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = grpc_client_key(repeated.stream, slot);
+	if (!grpc_client_inflight.lookup(&key))
+		return 0; /* the goroutine has it still */
+	key.goid = GO_G(ctx);
+	repeated.goid = go_read_word(key.goid, target->g_goid);
+	if (repeated.goid)
+		grpc_client_repeats.update(&key, &repeated);
 	return 0;
 }
 
@@ -60,6 +77,8 @@ int grpc_client_stream(struct pt_regs *ctx)
 		return 0;
 	key = grpc_client_key(GO_G(ctx), slot);
 	call = grpc_client_inflight.lookup(&key);
+	if (!call)
+		call = grpc_client_repeated_by(target, &key);
 	if (!call || target->grpc_client_next_id == MISSING)
 		return 0;
 	transport = go_read_word(go_read_word(GO_CLOSURE(ctx), 8), 8);
