@@ -234,10 +234,32 @@ static __always_inline u64 connection_adopt(struct connection_key *key, u64 now_
 	return span_id;
 }
 
+/* What is known of the connection that `own` stands for, NULL where it can't be joined, counted once a connection. Looked at
+ * anew where `object`, what Go has there, is another, or `is_new`. Several of its streams may come at once: whoever does
+ * before all is known looks for himself.
+ *
+ * interface: where its net.Conn lies. */
+static __always_inline struct connection *connection_of(struct target *target, struct goroutine_key *own, u64 interface,
+							 u64 bias, u32 is_server, u64 object, u32 is_new)
+{
+	struct connection *connection = connection_known(own);
+
+	if (!connection)
+		return 0;
+	if (connection->generation != target->generation || connection->object != object || is_new) {
+		if (connection_resolve(target, interface, bias, is_server, connection))
+			count(own->slot, COUNTER_unjoinable_connections);
+		compiler_barrier(); /* now others need not */
+		connection->generation = target->generation;
+		connection->object = object;
+	}
+	return connection->key.port ? connection : 0;
+}
+
 /* What is read at once of a *http.persistConn: from `conn` on, `nwrite` in each Go from 1.19 to 1.27. */
 #define CONNECTION_BLOCK_WORDS 8
 
-/* The connection that a client is about to use; NULL where it can't be joined, counted once a connection.
+/* The connection that a client is about to use, as connection_of.
  *
  * kind: the library's. persist_conn: the *http.persistConn; the two offsets: of its `conn` and `nwrite`. Go uses memory
  * again: a connection that hasn't been written to is looked at anew. */
@@ -246,14 +268,10 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 {
 	struct goroutine_key own = {.goid = persist_conn, .slot = slot, .kind = kind};
 	u64 words[CONNECTION_BLOCK_WORDS] = {};
-	struct connection *connection;
 	u64 object, written;
 	u16 apart = nwrite_offset - conn_offset;
 
 	if (conn_offset == MISSING || nwrite_offset == MISSING)
-		return 0;
-	connection = connection_known(&own);
-	if (!connection)
 		return 0;
 	if (apart < sizeof(words) && apart % 8 == 0) {
 		read_user_present(words, sizeof(words), persist_conn + conn_offset);
@@ -263,39 +281,17 @@ static __always_inline struct connection *connection_of_client(struct target *ta
 		object = go_read_interface(persist_conn, conn_offset);
 		written = connection_word(persist_conn, nwrite_offset);
 	}
-	if (connection->generation != target->generation || connection->object != object ||
-	    !written) {
-		connection->generation = target->generation;
-		connection->object = object;
-		if (connection_resolve(target, persist_conn + conn_offset, bias, 0, connection))
-			count(slot, COUNTER_unjoinable_connections);
-	}
-	return connection->key.port ? connection : 0;
+	return connection_of(target, &own, persist_conn + conn_offset, bias, 0, object, !written);
 }
 
-/* The connection of an HTTP/2 client or server, which carries many requests at once; NULL where nothing is known of it. Go
- * uses memory again: what may be a new one, as a first stream tells, is looked at anew.
- *
- * own: what stands for the connection, and how it is kept. interface: where its net.Conn lies. */
+/* The connection of an HTTP/2 client or server, which carries many requests at once, as connection_of. Go uses memory again:
+ * what may be a new one, as a first stream tells, is looked at anew. */
 static __always_inline __attribute__((unused)) struct connection *connection_of_streams(struct target *target,
 											struct goroutine_key *own,
 											u64 interface, u64 bias, u32 is_server,
 											u32 stream)
 {
-	struct connection *connection = connection_known(own);
-	u64 object;
-
-	if (!connection)
-		return 0;
-	object = connection_word(interface, 8);
-	if (connection->generation != target->generation || connection->object != object || stream == 1) {
-		if (connection_resolve(target, interface, bias, is_server, connection))
-			count(own->slot, COUNTER_unjoinable_connections);
-		compiler_barrier(); /* now others need not */
-		connection->generation = target->generation;
-		connection->object = object;
-	}
-	return connection->key.port ? connection : 0;
+	return connection_of(target, own, interface, bias, is_server, connection_word(interface, 8), stream == 1);
 }
 
 /* A client's span is the one that its connection carries now. */

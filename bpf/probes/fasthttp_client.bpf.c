@@ -4,8 +4,7 @@
  * otel_goprobe/probes/fasthttp_client.py.
  */
 
-/* Of `now_ns`, so that an attempt's span and another library's that begin on one goroutine at once get different ids. */
-#define FASTHTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 61)
+#define FASTHTTP_CLIENT_ID_BIT (1ULL << 61)
 
 static __always_inline struct goroutine_key fasthttp_client_key(struct pt_regs *ctx, u32 slot)
 {
@@ -19,12 +18,10 @@ static __always_inline struct goroutine_key fasthttp_client_key(struct pt_regs *
 int fasthttp_client_request_start(struct pt_regs *ctx)
 {
 	struct fasthttp_client_in_flight request = {}, *before;
-	struct server_span *parent;
 	struct goroutine_key key;
 	struct target *target;
 	u64 no_context[2] = {};
 	u32 slot, continues = 0;
-	long failed;
 
 	target = target_of(ctx, &slot);
 	if (!target)
@@ -45,25 +42,10 @@ int fasthttp_client_request_start(struct pt_regs *ctx)
 	} else if (before) {
 		fasthttp_client_before.delete(&key);
 	}
-	parent = parent_of(ctx, target, slot, no_context, request.bias, continues, &request.parent_g);
-	request.span_id = id_make(target, FASTHTTP_CLIENT_MOMENT(request.start_ns), key.goid);
-	if (parent) {
-		request.context = parent->context;
-		request.parent_span_id = parent->span_id;
-	} else {
-		id_make_trace(target, FASTHTTP_CLIENT_MOMENT(request.start_ns), key.goid, &request.context);
-		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
-							 target->sampling_bound);
-	}
-	links_take(target, slot, key.goid, request.span_id, !parent);
-	count(slot, COUNTER_started);
-	failed = fasthttp_client_inflight.insert(&key, &request);
-	if (failed == -EEXIST) {
-		count(slot, COUNTER_abandoned); /* its end was never seen */
+	client_span_begin(ctx, target, slot, FASTHTTP_CLIENT_ID_BIT, no_context, request.bias, continues,
+			  (struct client_span *)&request);
+	if (client_span_replaces(slot, fasthttp_client_inflight.insert(&key, &request)))
 		fasthttp_client_inflight.update(&key, &request);
-	} else if (failed) {
-		count(slot, COUNTER_in_flight_full);
-	}
 	return 0;
 }
 
@@ -84,16 +66,13 @@ static __always_inline struct fasthttp_client_in_flight *fasthttp_client_of(stru
 	before = fasthttp_client_before.lookup(key);
 	if (!before || !before->failed_ns || before->generation != (*target)->generation)
 		return 0;
-	before->start_ns = before->failed_ns;
+	client_span_repeat(*target, *slot, key->goid, FASTHTTP_CLIENT_ID_BIT, before->failed_ns, (struct client_span *)before);
 	before->failed_ns = 0;
-	before->span_id = id_make(*target, FASTHTTP_CLIENT_MOMENT(before->start_ns), key->goid);
 	before->resends++;
 	before->connected = 0;
 	before->connection.port = 0;
 	before->peer_port = 0;
 	__builtin_memset(before->peer, 0, sizeof(before->peer));
-	links_take(*target, *slot, key->goid, before->span_id, !before->parent_span_id);
-	count(*slot, COUNTER_started);
 	if (fasthttp_client_inflight.update(key, before)) {
 		count(*slot, COUNTER_in_flight_full);
 		return 0;
@@ -107,25 +86,15 @@ static __always_inline struct connection *fasthttp_client_connection_of(struct t
 									u64 bias)
 {
 	struct goroutine_key own = {.goid = client_conn, .slot = slot, .kind = KIND_fasthttp_client};
-	struct connection *connection;
 	u64 created[2], object;
 
 	if (target->fasthttp_conn_c == MISSING || target->fasthttp_conn_created == MISSING)
-		return 0;
-	connection = connection_known(&own);
-	if (!connection)
 		return 0;
 	/* wall and ext of time/time.go, Time; ext is monotonic. */
 	if (read_user_present(created, sizeof(created), client_conn + target->fasthttp_conn_created))
 		return 0;
 	object = go_read_interface(client_conn, target->fasthttp_conn_c) ^ id_mix(created[0] ^ id_mix(created[1]));
-	if (connection->generation != target->generation || connection->object != object) {
-		connection->generation = target->generation;
-		connection->object = object;
-		if (connection_resolve(target, client_conn + target->fasthttp_conn_c, bias, 0, connection))
-			count(slot, COUNTER_unjoinable_connections);
-	}
-	return connection->key.port ? connection : 0;
+	return connection_of(target, &own, client_conn + target->fasthttp_conn_c, bias, 0, object, 0);
 }
 
 /* Behind func (c *HostClient) AcquireConn(reqTimeout time.Duration, connectionClose bool) (*clientConn, error), up to 1.58
@@ -270,9 +239,8 @@ static __always_inline void fasthttp_client_finish(struct target *target, u32 sl
 {
 	struct fasthttp_client_texts texts = {};
 	struct fasthttp_client_fixed fixed = {.error = error};
-	struct server_span *parent;
 	u64 duration_ns = end_ns - request->start_ns;
-	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
+	u32 kept;
 
 	connection_retract(&request->connection, request->span_id);
 	fixed.header.end_ns = end_ns;
@@ -287,19 +255,8 @@ static __always_inline void fasthttp_client_finish(struct target *target, u32 sl
 	}
 	if (!fixed.status)
 		fixed.protocol = 0;
-	if (!kept) {
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 400 || error);
-		kept = fixed.header.late;
-		if (!kept)
-			count(slot, COUNTER_sampled_out);
-		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && request->parent_span_id
-				 ? parent_with(target, request->parent_g, slot, request->parent_span_id)
-				 : 0;
-		if (parent)
-			parent->live.child_kept = 1;
-	}
+	kept = client_span_is_kept(target, slot, (struct client_span *)request, duration_ns, fixed.status >= 400 || error,
+				   &fixed.header.late);
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	fixed.url_traits = fasthttp_client_read_request(target, request, &texts);

@@ -12,11 +12,7 @@
 
 /* Between start and end. fasthttp and its caller hold the client, the request and the response until Do returns. */
 struct fasthttp_client_in_flight {
-	u64 start_ns;
-	u64 span_id;
-	struct trace_context context;
-	u64 parent_span_id; /* 0: a root */
-	u64 parent_g;	    /* where the parent's in-flight value is */
+	CLIENT_SPAN_MEMBERS
 	u64 client;	    /* *HostClient */
 	u64 request;
 	u64 response;  /* 0: the caller wants none, and gets none */

@@ -62,7 +62,7 @@ struct fasthttp_server_long {
 /* Elements of a header's []argsKV that are read at once: three words of key, three of value, a bool. Source: fasthttp v1.2.0
  * to v1.77.0, args.go. */
 #define FASTHTTP_KV_WORDS 7
-#define FASTHTTP_KVS 3
+#define FASTHTTP_KVS 3 /* 2^n - 1 */
 /* Rounds of so many: of a request with more headers than 66, those behind are not seen. */
 #define FASTHTTP_KV_ROUNDS 22
 

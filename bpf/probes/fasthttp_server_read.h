@@ -14,20 +14,25 @@ static __always_inline u64 fasthttp_server_header(u64 low, u64 high, u64 length)
 }
 
 /* Walks a request header's []argsKV; `walk` is all zero. found[h] gets the value of each header that is wanted, without bytes
- * where it is there more than once. */
+ * where it is there more than once. What is left of the list is found[HEADER_OTHER] meanwhile: of a map's memory the verifier
+ * knows no values, each of which would be another state. */
 static __always_inline void fasthttp_server_walk(struct go_string list, u64 wanted, union fasthttp_server_reading *buffer,
 						 struct go_string found[HEADERS])
 {
-	u64 left = list.length, at = list.data, many, which;
+	struct go_string *left = &found[HEADER_OTHER];
+	u64 many, which;
 
+	*left = list;
 #pragma clang loop unroll(disable)
 	for (u32 round = 0; round < FASTHTTP_KV_ROUNDS; round++) {
-		if (!left)
+		if (!left->length)
 			break;
-		many = left;
-		CLAMP(many, 3);
-		if (read_user_present(buffer->walk.words, many * 8 * FASTHTTP_KV_WORDS, at))
+		/* FASTHTTP_KVS or what is left, without a branch. */
+		many = (left->length | (is_zero(left->length / (FASTHTTP_KVS + 1)) - 1)) & FASTHTTP_KVS;
+		if (read_user_present(buffer->walk.words, many * 8 * FASTHTTP_KV_WORDS, left->data))
 			break;
+		left->length -= many;
+		left->data += many * 8 * FASTHTTP_KV_WORDS;
 #pragma clang loop unroll(disable)
 		for (u32 i = 0; i < FASTHTTP_KVS; i++) {
 			u64 *element = &buffer->walk.words[i * FASTHTTP_KV_WORDS], length = element[1];
@@ -45,8 +50,6 @@ static __always_inline void fasthttp_server_walk(struct go_string list, u64 want
 			found[which].length = found[which].data ? 0 : element[4];
 			found[which].data = element[3];
 		}
-		left -= many;
-		at += many * 8 * FASTHTTP_KV_WORDS;
 	}
 }
 

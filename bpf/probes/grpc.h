@@ -37,26 +37,13 @@ static __always_inline u32 grpc_is_left_out(struct target *target, struct go_str
 	       (words[0] == 0x65722e637072672fULL && words[1] == 0x6e6f697463656c66ULL); /* "/grpc.re" "flection" */
 }
 
-/* The connection of a transport, NULL where nothing is known of it. Go uses memory again: what may be a new one, as a first
- * stream tells, is looked at anew. */
+/* The connection of a transport, NULL where nothing is known of it. */
 static __always_inline struct connection *grpc_connection(struct target *target, u32 slot, u32 kind, u64 transport,
 							  u16 conn_offset, u64 bias, u32 stream)
 {
 	struct goroutine_key own = {.goid = transport, .slot = slot, .kind = kind};
-	struct connection *connection;
-	u64 object;
 
 	if (conn_offset == MISSING)
 		return 0;
-	connection = connection_known(&own);
-	if (!connection)
-		return 0;
-	object = go_read_interface(transport, conn_offset);
-	if (connection->generation != target->generation || connection->object != object || stream == 1) {
-		connection->generation = target->generation;
-		connection->object = object;
-		if (connection_resolve(target, transport + conn_offset, bias, kind == KIND_grpc_server, connection))
-			count(slot, COUNTER_unjoinable_connections);
-	}
-	return connection->key.port ? connection : 0;
+	return connection_of_streams(target, &own, transport + conn_offset, bias, kind == KIND_grpc_server, stream);
 }

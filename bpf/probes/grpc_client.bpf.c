@@ -4,15 +4,7 @@
  * otel_goprobe/probes/grpc_client.py.
  */
 
-/* Of `now_ns`, so that a call's span and a server's that begin on one goroutine at once get different ids. */
-#define GRPC_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 62)
-
-static __always_inline struct goroutine_key grpc_client_key(u64 goid, u32 slot)
-{
-	struct goroutine_key key = {.goid = goid, .slot = slot, .kind = KIND_grpc_client};
-
-	return key;
-}
+#define GRPC_CLIENT_ID_BIT (1ULL << 62)
 
 /* func newClientStream(ctx context.Context, desc *StreamDesc, cc *ClientConn, method string, opts ...CallOption)
  * (_ ClientStream, err error), since grpc 1.4: behind all interceptors, once a call, unary ones too.
@@ -20,12 +12,10 @@ static __always_inline struct goroutine_key grpc_client_key(u64 goid, u32 slot)
 int grpc_client_call_start(struct pt_regs *ctx)
 {
 	struct grpc_client_in_flight call = {};
-	struct server_span *parent;
 	struct goroutine_key key;
 	struct target *target;
 	u64 words[2];
 	u32 slot;
-	long failed;
 
 	target = target_of(ctx, &slot);
 	if (!target)
@@ -36,28 +26,37 @@ int grpc_client_call_start(struct pt_regs *ctx)
 	call.client_conn = GO_ARG4(ctx);
 	call.method.data = GO_ARG5(ctx);
 	call.method.length = GO_ARG6(ctx);
-	if (grpc_is_left_out(target, call.method))
+	if (grpc_is_left_out(target, call.method)) {
+		grpc_client_repeats.delete(&key); /* its stream is no repetition */
 		return 0;
+	}
 	words[0] = call.ctx[0] = GO_ARG1(ctx);
 	words[1] = call.ctx[1] = GO_ARG2(ctx);
-	parent = parent_of(ctx, target, slot, words, call.bias, 0, &call.parent_g);
-	call.span_id = id_make(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid);
-	if (parent) {
-		call.context = parent->context;
-		call.parent_span_id = parent->span_id;
-	} else {
-		id_make_trace(target, GRPC_CLIENT_MOMENT(call.start_ns), key.goid, &call.context);
-		call.context.flags = sampling_decides(&call.context, 0, target->sampling_parents, target->sampling_bound);
-	}
-	links_take(target, slot, key.goid, call.span_id, !parent);
-	count(slot, COUNTER_started);
-	failed = grpc_client_inflight.insert(&key, &call);
-	if (failed == -EEXIST) {
-		count(slot, COUNTER_abandoned); /* its end was never seen */
+	client_span_begin(ctx, target, slot, GRPC_CLIENT_ID_BIT, words, call.bias, 0, (struct client_span *)&call);
+	if (client_span_replaces(slot, grpc_client_inflight.insert(&key, &call)))
 		grpc_client_inflight.update(&key, &call);
-	} else if (failed) {
-		count(slot, COUNTER_in_flight_full);
-	}
+	return 0;
+}
+
+/* func (cs *clientStream) retryLocked(attempt *csAttempt, lastErr error) error, in grpc 1.19 to 1.85, in older ones without
+ * attempt: one has failed, and whoever found that makes the next ones, with cs locked. Registers: cs = ARG1. */
+int grpc_client_repeat(struct pt_regs *ctx)
+{
+	struct grpc_client_repeated repeated = {.stream = GO_ARG1(ctx)};
+	struct goroutine_key key;
+	struct target *target;
+	u32 slot;
+
+	target = target_of(ctx, &slot);
+	if (!target)
+		return 0;
+	key = grpc_client_key(repeated.stream, slot);
+	if (!grpc_client_inflight.lookup(&key))
+		return 0; /* the goroutine has it still */
+	key.goid = GO_G(ctx);
+	repeated.goid = go_read_word(key.goid, target->g_goid);
+	if (repeated.goid)
+		grpc_client_repeats.update(&key, &repeated);
 	return 0;
 }
 
@@ -78,6 +77,8 @@ int grpc_client_stream(struct pt_regs *ctx)
 		return 0;
 	key = grpc_client_key(GO_G(ctx), slot);
 	call = grpc_client_inflight.lookup(&key);
+	if (!call)
+		call = grpc_client_repeated_by(target, &key);
 	if (!call || target->grpc_client_next_id == MISSING)
 		return 0;
 	transport = go_read_word(go_read_word(GO_CLOSURE(ctx), 8), 8);
@@ -254,10 +255,9 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 					       struct grpc_client_in_flight *call, u16 status, u32 metadata)
 {
 	struct grpc_client_fixed fixed = {};
-	struct server_span *parent;
 	struct go_string to;
 	u64 duration_ns;
-	u32 kept = call->context.flags & TRACE_FLAG_SAMPLED;
+	u32 kept;
 
 	/* Read back, it is no constant to the verifier, which else follows all below for each. */
 	*(volatile u16 *)&call->status = status;
@@ -266,16 +266,7 @@ static __always_inline void grpc_client_finish(struct target *target, u32 slot, 
 	fixed.header.end_ns = bpf_ktime_get_ns();
 	duration_ns = fixed.header.end_ns - call->start_ns;
 	connection_retract(&call->connection, call->span_id);
-	if (!kept) {
-		kept = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns, status != 0);
-		fixed.header.late = kept;
-		if (!kept)
-			count(slot, COUNTER_sampled_out);
-		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && call->parent_span_id ? parent_with(target, call->parent_g, slot, call->parent_span_id) : 0;
-		if (parent)
-			parent->live.child_kept = 1;
-	}
+	kept = client_span_is_kept(target, slot, (struct client_span *)call, duration_ns, status != 0, &fixed.header.late);
 	if (kept || target->options & OPTION_red) {
 		to = go_read_string(call->client_conn, target->grpc_client_target);
 		if (kept)

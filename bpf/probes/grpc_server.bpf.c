@@ -27,25 +27,25 @@ static __always_inline u64 grpc_metadata(struct target *target, u64 bias, u64 ty
 }
 
 /* What is known of the connection that a call came over: joins the call with its client's and fills in the addresses. */
-static __always_inline u64 grpc_server_join(struct target *target, u32 slot, u64 transport, u32 stream,
-					    struct grpc_server_in_flight *call, struct trace_context *context,
-					    u64 parent_span_id)
+static __always_inline void grpc_server_join(struct target *target, u32 slot, u64 transport,
+					     struct grpc_server_in_flight *call)
 {
 	struct connection_key *key = &call->joined;
 	struct connection *connection;
+	u32 stream = key->stream;
 
 	connection = grpc_connection(target, slot, KIND_grpc_server, transport, target->grpc_server_conn, call->bias, stream);
 	if (!connection)
-		return parent_span_id;
+		return;
 	__builtin_memcpy(call->peer, connection->tuple.remote_ip, sizeof(call->peer));
 	__builtin_memcpy(call->local, connection->tuple.local_ip, sizeof(call->local));
 	call->peer_port = connection->tuple.remote_port;
 	call->local_port = connection->tuple.local_port;
 	if (!(target->options & OPTION_local) || !stream)
-		return parent_span_id;
+		return;
 	*key = connection->key;
 	key->stream = stream;
-	return connection_adopt(key, call->start_ns, context, parent_span_id);
+	call->parent_span_id = connection_adopt(key, call->start_ns, &call->context, call->parent_span_id);
 }
 
 /* What the call's goroutine, and what has its context, begins from now on is the call's. */
@@ -71,13 +71,12 @@ int grpc_server_call_start(struct pt_regs *ctx)
 {
 	union grpc_server_scratch scratch = {};
 	struct go_string *headers;
-	struct trace_context context = {};
 	struct grpc_server_in_flight *call;
 	struct goroutine_key key;
 	struct go_string method;
 	struct server_span *outer;
 	struct target *target;
-	u64 stream, metadata, parent_span_id = 0, sampled, own_context, g, words[2] = {};
+	u64 stream, metadata, sampled, own_context, g, words[2] = {};
 	u32 slot, zero = 0, id = 0;
 
 	target = target_of(ctx, &slot);
@@ -107,14 +106,22 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	call->status = GRPC_STATUS_NONE;
 	call->peer_port = call->local_port = 0;
 	call->tracestate.length = 0;
+	call->parent_span_id = 0;
 	headers = call->headers;
 	__builtin_memset(headers, 0, sizeof(call->headers));
 	call->method = method;
 	if (target->grpc_stream_ctx != MISSING)
 		read_user_present(words, sizeof(words), stream + target->grpc_stream_ctx);
+	if (target->grpc_stream_id != MISSING)
+		read_user_present(&id, sizeof(id), stream + target->grpc_stream_id);
+	/* From here on in the map's memory, of which the verifier knows no values: each would be another walk of the headers. */
+	call->joined.stream = id;
+	headers[HEADER_OTHER].data = words[0];
+	headers[HEADER_OTHER].length = words[1];
 	call->metadata = 0;
 	if (target->options & (OPTION_tracecontext | OPTION_grpc_metadata)) {
-		metadata = grpc_metadata(target, call->bias, words[0], words[1], &scratch.value);
+		metadata = grpc_metadata(target, call->bias, headers[HEADER_OTHER].data, headers[HEADER_OTHER].length,
+					 &scratch.value);
 		call->metadata = metadata;
 		if (metadata && target->options & OPTION_tracecontext)
 			go_headers(metadata, target->swiss_maps, 1 << HEADER_TRACEPARENT | 1 << HEADER_TRACESTATE,
@@ -122,33 +129,29 @@ int grpc_server_call_start(struct pt_regs *ctx)
 	}
 	if (headers[HEADER_TRACEPARENT].length) {
 		__builtin_memset(&scratch.text, 0, sizeof(scratch.text));
-		parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch.text, &context);
-		if (parent_span_id && headers[HEADER_TRACESTATE].length <= GRPC_MAX_TRACESTATE)
+		call->parent_span_id = traceparent_read(headers[HEADER_TRACEPARENT], &scratch.text, &call->context);
+		if (call->parent_span_id && headers[HEADER_TRACESTATE].length <= GRPC_MAX_TRACESTATE)
 			call->tracestate = headers[HEADER_TRACESTATE];
-		else if (parent_span_id)
+		else if (call->parent_span_id)
 			count(slot, COUNTER_tracestate_dropped);
 	}
-	own_context = words[1];
+	own_context = headers[HEADER_OTHER].length;
 	if (GO_ARG2(ctx) == target->grpc_http2_server_itab + call->bias) {
-		if (target->grpc_stream_id != MISSING)
-			read_user_present(&id, sizeof(id), stream + target->grpc_stream_id);
-		parent_span_id = grpc_server_join(target, slot, GO_ARG3(ctx), id, call, &context, parent_span_id);
+		grpc_server_join(target, slot, GO_ARG3(ctx), call);
 	} else if (target->traits & TARGET_FINDS_PARENTS) {
 		/* serverHandlerTransport: a request of net/http's server, whose span has taken what the caller sent. */
-		outer = parent_by_context(target, slot, words, call->bias, &g);
+		outer = parent_by_context(target, slot, &headers[HEADER_OTHER].data, call->bias, &g);
 		if (outer) {
-			context = outer->context;
-			parent_span_id = outer->span_id;
+			call->context = outer->context;
+			call->parent_span_id = outer->span_id;
 			call->tracestate.length = 0;
 		}
 	}
 	call->span_id = id_make(target, call->start_ns, key.goid);
-	if (!parent_span_id)
-		id_make_trace(target, call->start_ns, key.goid, &context);
-	sampled = sampling_decides(&context, parent_span_id, target->sampling_parents, target->sampling_bound);
-	call->context = context;
-	call->context.flags = (context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
-	call->parent_span_id = parent_span_id;
+	if (!call->parent_span_id)
+		id_make_trace(target, call->start_ns, key.goid, &call->context);
+	sampled = sampling_decides(&call->context, call->parent_span_id, target->sampling_parents, target->sampling_bound);
+	call->context.flags = (call->context.flags & ~TRACE_FLAG_SAMPLED) | sampled;
 	if (target->traits & TARGET_FINDS_PARENTS)
 		grpc_server_publish(ctx, target, slot, call, own_context);
 	return 0;

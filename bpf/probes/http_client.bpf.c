@@ -24,19 +24,16 @@ static __always_inline struct http_client_in_flight *http_client_of(struct pt_re
 	return http_client_inflight.lookup(key);
 }
 
-/* Of `now_ns`, so that a client's span and a server's that begin on one goroutine at once get different ids. */
-#define HTTP_CLIENT_MOMENT(now_ns) ((now_ns) ^ 1ULL << 63)
+#define HTTP_CLIENT_ID_BIT (1ULL << 63)
 
 /* A Transport's method begins, whose second argument is the *http.Request; `start_address`: the site's, before load bias. */
 static __always_inline int http_client_begin(struct pt_regs *ctx, struct target *target, u32 slot, u64 start_address,
 					      u32 by_http2)
 {
 	struct http_client_in_flight request = {.by_http2 = by_http2};
-	struct server_span *parent;
 	struct goroutine_key key;
 	u64 words[5] = {}, at;
 	u32 apart;
-	long failed;
 
 	key = http_client_key(ctx, slot);
 	request.start_ns = bpf_ktime_get_ns();
@@ -52,27 +49,10 @@ static __always_inline int http_client_begin(struct pt_regs *ctx, struct target 
 	else
 		read_user_present(&words[3], 2 * sizeof(u64), request.request + target->request_ctx);
 	request.redirect = apart == 24 ? words[0] : words[2];
-	parent = parent_of(ctx, target, slot, &words[3], request.bias, request.redirect != 0,
-			   &request.parent_g);
-	request.span_id = id_make(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid);
-	if (parent) {
-		request.context = parent->context;
-		request.parent_span_id = parent->span_id;
-	} else {
-		id_make_trace(target, HTTP_CLIENT_MOMENT(request.start_ns), key.goid, &request.context);
-		request.context.flags = sampling_decides(&request.context, 0, target->sampling_parents,
-							 target->sampling_bound);
-	}
-	links_take(target, slot, key.goid, request.span_id, !parent);
-	count(slot, COUNTER_started);
-	failed = http_client_inflight.insert(&key, &request);
-	if (failed == -EEXIST) {
-		/* Its end was never seen, or it is at work for this one. */
-		count(slot, COUNTER_abandoned);
+	client_span_begin(ctx, target, slot, HTTP_CLIENT_ID_BIT, &words[3], request.bias, request.redirect != 0,
+			  (struct client_span *)&request);
+	if (client_span_replaces(slot, http_client_inflight.insert(&key, &request)))
 		http_client_inflight.update(&key, &request);
-	} else if (failed) {
-		count(slot, COUNTER_in_flight_full);
-	}
 	return 0;
 }
 
@@ -169,27 +149,15 @@ static __always_inline void http_client_finish(struct target *target, u32 slot, 
 					       u64 end_ns, u64 response, u64 error)
 {
 	struct http_client_fixed fixed = {.error = error};
-	struct server_span *parent;
 	struct go_string method;
 	u64 duration_ns = end_ns - request->start_ns;
-	u32 kept = request->context.flags & TRACE_FLAG_SAMPLED;
+	u32 kept;
 
 	connection_retract(&request->connection, request->span_id);
 	fixed.header.end_ns = end_ns;
 	http_client_read_response(target, response, &fixed);
-	if (!kept) {
-		fixed.header.late = sampling_late(target->sampling_late, target->sampling_slow_ns, duration_ns,
-						  fixed.status >= 400 || error);
-		kept = fixed.header.late;
-		if (!kept)
-			count(slot, COUNTER_sampled_out);
-		/* The parent is kept as well: a trace has no holes of our making. */
-		parent = kept && request->parent_span_id
-				 ? parent_with(target, request->parent_g, slot, request->parent_span_id)
-				 : 0;
-		if (parent)
-			parent->live.child_kept = 1;
-	}
+	kept = client_span_is_kept(target, slot, (struct client_span *)request, duration_ns, fixed.status >= 400 || error,
+				   &fixed.header.late);
 	if (!kept && !(target->options & OPTION_red))
 		return;
 	method = http_client_read_request(target, request);
@@ -210,10 +178,7 @@ static __always_inline void http_client_attempt(struct target *target, u32 slot,
 	request->failed_ns = 0;
 	if (failed_ns && request->given) {
 		http_client_finish(target, slot, request, failed_ns, 0, request->error);
-		count(slot, COUNTER_started);
-		request->start_ns = failed_ns;
-		request->span_id = id_make(target, HTTP_CLIENT_MOMENT(failed_ns), g);
-		links_take(target, slot, g, request->span_id, !request->parent_span_id);
+		client_span_repeat(target, slot, g, HTTP_CLIENT_ID_BIT, failed_ns, (struct client_span *)request);
 		__builtin_memset(request->peer, 0, sizeof(request->peer));
 		request->peer_port = request->connection.port = 0;
 		request->resends++;

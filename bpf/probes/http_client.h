@@ -14,11 +14,7 @@
 
 /* Between start and end. net/http and its caller hold the request, and with it the URL, until roundTrip returns. */
 struct http_client_in_flight {
-	u64 start_ns;
-	u64 span_id;
-	struct trace_context context;
-	u64 parent_span_id; /* 0: a root */
-	u64 parent_g;	    /* where the parent's in-flight value is */
+	CLIENT_SPAN_MEMBERS
 	u64 request;
 	u64 redirect;  /* the response that redirected to it, if there is one */
 	u64 bias;      /* load bias of the executable */

@@ -2,7 +2,8 @@
 
 Three hits a unary call on emulated instructions: the start of ``newClientStream``, that of the closure that gives the
 stream its number, and that of ``(*clientStream).finish``. A stream has a fourth where ``NewStream`` returns, and a call
-that finds no connection a last one where ``invoke`` does, both single-stepped.
+that finds no connection a last one where ``invoke`` does, both single-stepped; an attempt that fails has one where
+``retryLocked`` starts.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _GRPC = "google.golang.org/grpc"
 _TRANSPORT = f"{_GRPC}/internal/transport"
 _START = f"{_GRPC}.newClientStream"
 _INVOKE = f"{_GRPC}.invoke"
+_RETRY = f"{_GRPC}.(*clientStream).retryLocked"
 
 
 @lru_cache(4096)
@@ -158,6 +160,12 @@ LIBRARY = Library(
             Role.DETAIL,
             (Way("grpc_client_stream", AtStart(f"{_TRANSPORT}.(*http2Client).NewStream.func5", arguments=())),),
             lost="network.peer.address, and parents on this host",
+        ),
+        Hook(
+            Role.DETAIL,
+            (Way("grpc_client_repeat", AtStart(_RETRY, arguments=(1,))),),
+            lost="parents on this host of streams' repeated attempts",
+            wanted=lambda binary: bool(binary.functions([_RETRY])),
         ),
         *channels.HOOKS,
         Hook(

@@ -115,6 +115,8 @@ def main() -> int:
         columns[name] = results.read(folder / inside.RESULTS)
         for check, result in columns[name].items():
             print(f"{result.state:<6}  {check}: {result.found}")
+            if result.state == "yes" and result.detail:
+                print(result.detail)
         for problem in problems:
             print(f"WRONG   {problem}")
         failed += bool(problems)

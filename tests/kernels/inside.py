@@ -57,7 +57,8 @@ def features() -> list[results.Result]:
         if feature.name.startswith("CAP_"):
             continue  # of the process, which is root's
         state: results.State = "yes" if feature.state == "yes" else "failed" if feature.required else "lacks"
-        found.append(results.Result(feature.name, state, feature.detail or feature.state, feature.detail))
+        detail = feature.detail if state != "yes" else ""
+        found.append(results.Result(feature.name, state, feature.detail or feature.state, detail))
     return found
 
 
@@ -65,11 +66,11 @@ def attempt(name: str, check: checks.Check, guest: Guest) -> results.Result:
     """Do one check; whatever goes wrong in it is what it found."""
     began = time.monotonic()
     try:
-        found = check(guest)
+        found, _, detail = check(guest).partition("\n")
     except Exception as error:  # noqa: BLE001 - the boundary: the next checks are to be done all the same
         detail = "".join(traceback.format_exception(error))
         return results.Result(name, "failed", type(error).__name__, detail, time.monotonic() - began)
-    return results.Result(name, "yes", found, seconds=time.monotonic() - began)
+    return results.Result(name, "yes", found, detail, time.monotonic() - began)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ class Result(msgspec.Struct, frozen=True):
     found: str
     """For the table; short."""
     detail: str = ""
-    """Of a failure: the traceback."""
+    """Of a failure: the traceback; else what the table doesn't say."""
     seconds: float = 0.0
 
 
