@@ -43,8 +43,13 @@ _RINGBUF = 27
 _LD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 
-_REGISTERS = "#include <uapi/linux/ptrace.h>\n"
-"""struct pt_regs; BCC includes the rest."""
+_PRELUDE = """\
+#include <uapi/linux/ptrace.h>
+#define bpf_probe_read_user(...) ((int (*)(void *, u32, const void *))BPF_FUNC_probe_read_user)(__VA_ARGS__)
+#define bpf_probe_read_user_str(...) ((int (*)(void *, u32, const void *))BPF_FUNC_probe_read_user_str)(__VA_ARGS__)
+"""
+"""struct pt_regs; BCC includes the rest. For each call of the two helpers by their own names BCC reads /proc/kallsyms, to
+learn whether this kernel has them (check_bpf_probe_read_user in its b_frontend_action.cc): half of the compile."""
 
 _INSTALL = (
     "install the distribution's (Debian, Ubuntu: apt install python3-bpfcc)"
@@ -87,7 +92,7 @@ def compile_request(request: CompileRequest) -> Bundle:
     os.putenv("BCC_KERNEL_SOURCE", request.kernel_source)  # read by libbcc's getenv
     bcc = _import_bcc()
     layouts = "".join(f"BPF_ARRAY({_LAYOUT}{name}, struct {name}, 1);\n" for name in request.structs)
-    text = f'{_REGISTERS}{request.source}\n#line 1 "<structs that Python reads>"\n{layouts}'
+    text = f'{_PRELUDE}{request.source}\n#line 1 "<structs that Python reads>"\n{layouts}'
     try:
         module = bcc.BPF(text=text, cflags=_WARNINGS)
     except Exception as error:  # BCC raises a bare Exception, having printed clang's diagnostics
