@@ -239,8 +239,7 @@ class Targets:
     def _forget_slot(self, slot: int) -> None:
         """Empty what the slot's last target left: its counters, and its number in the kernel's PID namespace."""
         counters, tgid_slots = self._program.maps["counters"], self._program.maps["tgid_slots"]
-        for row in range(slot * len(probes.counters()), (slot + 1) * len(probes.counters())):
-            counters.update(u32(row), bytes(counters.value_bytes))
+        counters.update(u32(slot), bytes(counters.value_bytes))
         for tgid in list(tgid_slots.keys()):
             if tgid_slots.lookup(tgid) == u32(slot):
                 tgid_slots.delete(tgid)
@@ -276,7 +275,7 @@ class Targets:
     def read_counters(self, one: Instrumented) -> None:
         """Take over what the kernel counted for a target since the last time."""
         names = probes.counters()
-        values = self._program.maps["counters"].sums(one.slot * len(names), len(names)).tolist()
+        values = self._program.maps["counters"].sums(one.slot, 1).tolist()
         if values == one.read:
             return
         one.read = values
