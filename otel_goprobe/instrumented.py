@@ -99,7 +99,7 @@ class Targets:
         self._telemetry = telemetry
         self._plans = plans or Plans(config)
         self._tools = bool(config.tools)
-        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._plans.options)
+        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if config.has(name))
         self._traces = config.traces
         self._sampling = config.sampling
         self._propagation = config.propagation
@@ -249,7 +249,9 @@ class Targets:
         key_dtype = self._program.dtype("goroutine_key")
         swept = 0
         for kind, library in probes.kinds().items():
-            in_flight = self._program.maps[f"{library.stem}_inflight"]
+            in_flight = self._program.maps.made(f"{library.stem}_inflight")
+            if in_flight is None:
+                continue
             value_dtype = self._program.dtype(f"{library.stem}_in_flight")
             for key in _of_slot(in_flight, slot, key_dtype):
                 value = in_flight.lookup(key)
@@ -267,7 +269,9 @@ class Targets:
             "channel_items",
             "write_armed",
         ):
-            of_goroutines = self._program.maps[name]
+            of_goroutines = self._program.maps.made(name)
+            if of_goroutines is None:
+                continue
             for key in _of_slot(of_goroutines, slot, key_dtype):
                 of_goroutines.delete(key)
         return swept

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import numpy as np
 
+from otel_goprobe import children
 from otel_goprobe.errors import CompilerError
 from otel_goprobe.kernel import syscalls
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from otel_goprobe import model
 
 _log = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ class StructLayout(msgspec.Struct, frozen=True):
 
         ``char x[n]`` becomes a subarray of n ``u1``, because numpy's own string types lose trailing NUL bytes.
         """
+        import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
         return np.dtype(
             {
                 "names": [member.name for member in self.members],
@@ -213,7 +217,7 @@ def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
         NotPermittedError: the process may not use bpf(2), which BCC does while it compiles.
     """
     digest = sources_digest(unit)
-    shipped = _read_shipped(unit)
+    shipped = _read_shipped(shipped_path(unit.name))
     if isinstance(shipped, Shipped) and shipped.sources == digest:
         return Obtained(shipped.bundle, "shipped")
     entry = cache_dir / f"{unit.name}-{_cache_key(digest)}.bundle"
@@ -221,7 +225,7 @@ def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
     if cached is not None:
         return Obtained(cached, "cached")
     syscalls.require_bpf()
-    why = shipped if isinstance(shipped, str) else f"{shipped_path(unit)} was made from other sources"
+    why = shipped if isinstance(shipped, str) else f"{shipped_path(unit.name)} was made from other sources"
     _log.debug("compiling unit %s: %s", unit.name, why)
     try:
         bundle = compile_unit(unit)
@@ -232,9 +236,15 @@ def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
     return Obtained(bundle, "compiled")
 
 
-def shipped_path(unit: model.Unit) -> Path:
-    """The file that `ship` makes of `unit` on a machine like this one."""
-    return BUNDLES / f"{unit.name}-{platform.machine()}.bundle"
+def shipped_path(unit_name: str) -> Path:
+    """The file that `ship` makes of a unit on a machine like this one."""
+    return BUNDLES / f"{unit_name}-{platform.machine()}.bundle"
+
+
+def shipped(unit_name: str) -> Shipped | None:
+    """What `ship` left of a unit, whatever its sources are now; None where that is of no use."""
+    found = _read_shipped(shipped_path(unit_name))
+    return found if isinstance(found, Shipped) else None
 
 
 def ship(unit: model.Unit) -> Path:
@@ -245,7 +255,7 @@ def ship(unit: model.Unit) -> Path:
         OSError: the file can't be written.
     """
     syscalls.require_bpf()
-    path = shipped_path(unit)
+    path = shipped_path(unit.name)
     shipped = Shipped(sources_digest(unit), compile_unit(unit))
     _write_whole(path, msgspec.msgpack.encode(shipped))
     path.chmod(0o644)
@@ -272,9 +282,8 @@ def _bcc_version() -> str:
         return spec.origin
 
 
-def _read_shipped(unit: model.Unit) -> Shipped | str:
+def _read_shipped(path: Path) -> Shipped | str:
     """What `ship` left, or why that is of no use."""
-    path = shipped_path(unit)
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=Shipped)
     except FileNotFoundError:
@@ -320,10 +329,9 @@ def compile_unit(unit: model.Unit) -> Bundle:
         structs=unit.structs,
         kernel_source=str(_shim().resolve()),
     )
-    # -P: a folder named bcc where the user happens to stand is not the one that is meant.
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-m", "otel_goprobe.kernel.compiler"],
+            children.command("otel_goprobe.kernel.compiler"),
             input=msgspec.json.encode(request),
             capture_output=True,
             check=False,

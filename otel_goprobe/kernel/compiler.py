@@ -1,7 +1,7 @@
 """The compiler child: a request on stdin -> bytecode, map specifications and struct layouts on stdout, by BCC.
 
-`bundle` starts it as ``python -m otel_goprobe.kernel.compiler``, so that BCC and its LLVM (97 MB) never are in the
-agent. Nothing else imports this module, and nothing else imports bcc. Clang's diagnostics go to stderr as they are.
+`bundle` starts it, so that BCC and its LLVM (97 MB) never are in the agent. Nothing else imports this module, and
+nothing else imports bcc. Clang's diagnostics go to stderr as they are.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _PRELUDE = """\
 #define bpf_probe_read_user(...) ((int (*)(void *, u32, const void *))BPF_FUNC_probe_read_user)(__VA_ARGS__)
 #define bpf_probe_read_user_str(...) ((int (*)(void *, u32, const void *))BPF_FUNC_probe_read_user_str)(__VA_ARGS__)
 """
-"""struct pt_regs; BCC includes the rest. For each call of the two helpers by their own names BCC reads /proc/kallsyms, to
-learn whether this kernel has them (check_bpf_probe_read_user in its b_frontend_action.cc): half of the compile."""
+"""struct pt_regs; BCC includes the rest. For each call of the two helpers by their own names BCC reads /proc/kallsyms,
+to learn whether this kernel has them (check_bpf_probe_read_user in its b_frontend_action.cc): half of the compile."""
 
 _INSTALL = (
     "install the distribution's (Debian, Ubuntu: apt install python3-bpfcc)"
@@ -202,7 +202,3 @@ def main() -> int:
     with answers:
         answers.write(msgspec.msgpack.encode(answer))
     return 0 if isinstance(answer, CompileSuccess) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

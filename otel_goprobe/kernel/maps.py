@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from otel_goprobe.kernel import syscalls
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from otel_goprobe.kernel.bundle import MapSpec
 
 ANY = 0
@@ -100,6 +100,8 @@ class Map:
         Returns:
             Shape (count * ``u64`` a row,): one row behind the other.
         """
+        import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
         if self.spec.type != syscalls.MAP_PERCPU_ARRAY or self.spec.value_size % 8:
             raise ValueError(f"map {self.spec.name} is no per-CPU array of u64")
         rows = self.spec.max_entries - first if count is None else count

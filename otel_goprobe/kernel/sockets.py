@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from otel_goprobe.errors import UnsupportedByKernelError
 
 if TYPE_CHECKING:
@@ -167,6 +165,8 @@ def describe_sockets(program: Program) -> None:
         UnsupportedByKernelError: see `socket_layout`; the program then finds no connection.
         KernelError: the map can't be written.
     """
+    import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
     row = np.zeros(1, program.dtype("socket_layout"))
     for member, value in socket_layout().items():
         row[member] = value
