@@ -51,6 +51,7 @@ def run(config: Config) -> int:
     Raises:
         GoprobeError: with its own exit code.
     """
+    os.putenv("OPENBLAS_NUM_THREADS", "1")  # read by numpy's: its threads, idle here, spin for 60 ms as they start
     for warning in config.warnings:
         log.warning(warning)
     with contextlib.ExitStack() as stack:
