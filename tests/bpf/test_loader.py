@@ -119,8 +119,9 @@ def test_programs_are_loaded_when_a_plan_names_them(
 def test_programs_that_began_before_their_unit_was_known(tmp_path: Path, cache_dir: Path) -> None:
     """They are taken over by a unit of the same sources, with their maps; by another one let go of."""
     code = "BPF_ARRAY(seen, u64, 3);\nBPF_ARRAY(unseen, u64, 3);\n"
-    code += "int f(struct pt_regs *ctx) {{ u32 zero = ctx->ip & {}; seen.increment(zero); unseen.increment(zero); return 0; }}\n"
-    code += "int g(struct pt_regs *ctx) {{ u32 zero = ctx->ip & 1; seen.increment(zero); return 0; }}\n"
+    code += "int f(struct pt_regs *ctx) {{ u32 row = ctx->ip & {}; seen.increment(row); unseen.increment(row);"
+    code += " return 0; }}\n"
+    code += "int g(struct pt_regs *ctx) {{ u32 row = ctx->ip & 1; seen.increment(row); return 0; }}\n"
     unit = one_file(tmp_path, code.format(1), "f", "g")
     shipped = bundle.Shipped(bundle.sources_digest(unit), bundle.obtain(unit, cache_dir).bundle)
     before = open_programs()
