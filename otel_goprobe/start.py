@@ -139,14 +139,14 @@ class Start:
                 stack.callback(os.close, file)
 
     def _verify(self, config: Config) -> kernel.Begun | None:
-        """Begin to load the programs of plans that are known, out of the bundle that the package carries."""
+        """Begin to load the programs of plans that are known, out of the bundle that is at hand."""
         programs = self.plans.programs_known()
         # Programs that write are said in the kernel's log, and refused by some: `allowed` asks first.
-        if not programs or config.write or (shipped := kernel.shipped(UNIT)) is None:
+        if not programs or config.write or (kept := kernel.kept(UNIT, config.cache_dir)) is None:
             return None
-        names = [spec.name for spec in shipped.bundle.maps]
+        names = [spec.name for spec in kept.bundle.maps]
         try:
-            return kernel.begin(shipped, programs, sizes=map_sizes(config, names), shared=_shared(config))
+            return kernel.begin(kept, programs, sizes=map_sizes(config, names), shared=_shared(config))
         except KernelError:
             return None  # `load` says what is wrong
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otel_goprobe.kernel.attachment import Attachment, attach, attach_tracepoints, detach
-    from otel_goprobe.kernel.bundle import bpf_folder, shipped
+    from otel_goprobe.kernel.bundle import bpf_folder, kept
     from otel_goprobe.kernel.capabilities import REQUIRED_CAPABILITIES, SITUATIONAL_CAPABILITIES
     from otel_goprobe.kernel.features import (
         Feature,
@@ -47,11 +47,11 @@ __all__ = [
     "detach",
     "has_kprobes",
     "has_uprobe_multi",
+    "kept",
     "load",
     "missing_tracepoints",
     "probe_features",
     "require_writing",
-    "shipped",
     "thread_pointer_offset",
     "u32",
     "writing_refused",
@@ -78,11 +78,11 @@ _MODULES = {
     "detach": "attachment",
     "has_kprobes": "tracefs",
     "has_uprobe_multi": "links",
+    "kept": "bundle",
     "load": "loader",
     "missing_tracepoints": "features",
     "probe_features": "features",
     "require_writing": "features",
-    "shipped": "bundle",
     "thread_pointer_offset": "tasks",
     "u32": "maps",
     "writing_refused": "features",

@@ -1,7 +1,7 @@
 """A compiled unit -> maps and programs in the kernel. The agent calls `load` once, then `attach` for each target.
 
 What compiles and describes a unit takes imports that a start doesn't wait for: `begin` has the kernel verify programs
-of the bundle that the package carries, `load` takes it over if the sources turn out to be those of the bundle.
+of the bundle that is at hand, `load` takes it over if the sources turn out to be those of the bundle.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Program:
 class Begun:
     """Programs of a bundle that are being verified before anybody knows whether its unit's sources gave it."""
 
-    shipped: bundle.Shipped
+    kept: bundle.Kept
     maps: UnitMaps
     attach_way: AttachWay
     verifier: Verifier
@@ -119,12 +119,12 @@ class Begun:
 
 
 def begin(
-    shipped: bundle.Shipped, programs: Collection[str], *, sizes: Mapping[str, int], shared: Collection[str] = ()
+    kept: bundle.Kept, programs: Collection[str], *, sizes: Mapping[str, int], shared: Collection[str] = ()
 ) -> Begun:
-    """Begin to load programs of a bundle that is part of the package, for `load`.
+    """Begin to load programs of a bundle that is at hand, for `load`.
 
     Args:
-        shipped: as `bundle.shipped` gives it.
+        kept: as `bundle.kept` gives it.
         programs: what to begin with, by name; uprobes.
         sizes: as `load` has it, and to be the same there.
         shared: likewise.
@@ -133,8 +133,8 @@ def begin(
         NotPermittedError: for want of a capability.
     """
     way: AttachWay = "uprobe_multi" if links.has_uprobe_multi() else "perf_event"
-    maps = UnitMaps(shipped.bundle.maps, sizes=sizes, shared=shared)
-    begun = Begun(shipped, maps, way, Verifier(shipped.bundle.programs, maps, way))
+    maps = UnitMaps(kept.bundle.maps, sizes=sizes, shared=shared)
+    begun = Begun(kept, maps, way, Verifier(kept.bundle.programs, maps, way))
     kinds: dict[str, model.ProgramKind] = dict.fromkeys(programs, "uprobe")
     begun.verifier.begin(kinds)
     return begun
@@ -171,10 +171,10 @@ def load(
         KernelError: the kernel refused a map or a program.
         ValueError: `sizes` names a map that isn't there.
     """
-    if begun is not None and begun.shipped.sources != bundle.sources_digest(unit):
+    if begun is not None and begun.kept.sources != bundle.sources_digest(unit):
         begun.close()
         begun = None
-    compiled = begun.shipped.bundle if begun else bundle.obtain(unit, cache_dir).bundle
+    compiled = begun.kept.bundle if begun else bundle.obtain(unit, cache_dir).bundle
     names = {spec.name for spec in compiled.maps}
     sizes = sizes(names) if callable(sizes) else sizes
     unknown = set(sizes) - names
@@ -183,7 +183,7 @@ def load(
     if begun is None:
         way = way or ("uprobe_multi" if links.has_uprobe_multi() else "perf_event")
         unit_maps = UnitMaps(compiled.maps, sizes=sizes, shared=shared, given=maps)
-        begun = Begun(bundle.Shipped("", compiled), unit_maps, way, Verifier(compiled.programs, unit_maps, way))
+        begun = Begun(bundle.Kept("", compiled), unit_maps, way, Verifier(compiled.programs, unit_maps, way))
     program = Program(
         unit=unit,
         maps=begun.maps,

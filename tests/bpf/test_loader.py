@@ -123,9 +123,11 @@ def test_programs_that_began_before_their_unit_was_known(tmp_path: Path, cache_d
     code += " return 0; }}\n"
     code += "int g(struct pt_regs *ctx) {{ u32 row = ctx->ip & 1; seen.increment(row); return 0; }}\n"
     unit = one_file(tmp_path, code.format(1), "f", "g")
-    shipped = bundle.Shipped(bundle.sources_digest(unit), bundle.obtain(unit, cache_dir).bundle)
+    compiled = bundle.obtain(unit, tmp_path).bundle
+    kept = bundle.kept(unit.name, tmp_path)
+    assert kept == bundle.Kept(bundle.sources_digest(unit), compiled)
     before = open_programs()
-    begun = kernel.begin(shipped, ["g"], sizes={"seen": 5})
+    begun = kernel.begin(kept, ["g"], sizes={"seen": 5})
     with kernel.load(unit, cache_dir=cache_dir, sizes={"seen": 5}, lazily=True, begun=begun) as program:
         program.require(["g"])
         assert program.verifier is begun.verifier
@@ -135,7 +137,7 @@ def test_programs_that_began_before_their_unit_was_known(tmp_path: Path, cache_d
         program.require(["f"])
         assert program.maps.made("unseen") is not None
     assert open_programs() == before
-    begun = kernel.begin(shipped, ["g"], sizes={})
+    begun = kernel.begin(kept, ["g"], sizes={})
     other = one_file(tmp_path, code.format(2), "f", "g")
     with kernel.load(other, cache_dir=cache_dir, begun=begun) as program:
         assert program.verifier is not begun.verifier
