@@ -99,7 +99,7 @@ class Targets:
         self._telemetry = telemetry
         self._plans = plans or Plans(config)
         self._tools = bool(config.tools)
-        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if name in self._plans.options)
+        self._options = sum(1 << bit for bit, name in enumerate(probes.options()) if config.has(name))
         self._traces = config.traces
         self._sampling = config.sampling
         self._propagation = config.propagation
@@ -239,8 +239,7 @@ class Targets:
     def _forget_slot(self, slot: int) -> None:
         """Empty what the slot's last target left: its counters, and its number in the kernel's PID namespace."""
         counters, tgid_slots = self._program.maps["counters"], self._program.maps["tgid_slots"]
-        for row in range(slot * len(probes.counters()), (slot + 1) * len(probes.counters())):
-            counters.update(u32(row), bytes(counters.value_bytes))
+        counters.update(u32(slot), bytes(counters.value_bytes))
         for tgid in list(tgid_slots.keys()):
             if tgid_slots.lookup(tgid) == u32(slot):
                 tgid_slots.delete(tgid)
@@ -250,7 +249,9 @@ class Targets:
         key_dtype = self._program.dtype("goroutine_key")
         swept = 0
         for kind, library in probes.kinds().items():
-            in_flight = self._program.maps[f"{library.stem}_inflight"]
+            in_flight = self._program.maps.made(f"{library.stem}_inflight")
+            if in_flight is None:
+                continue
             value_dtype = self._program.dtype(f"{library.stem}_in_flight")
             for key in _of_slot(in_flight, slot, key_dtype):
                 value = in_flight.lookup(key)
@@ -268,7 +269,9 @@ class Targets:
             "channel_items",
             "write_armed",
         ):
-            of_goroutines = self._program.maps[name]
+            of_goroutines = self._program.maps.made(name)
+            if of_goroutines is None:
+                continue
             for key in _of_slot(of_goroutines, slot, key_dtype):
                 of_goroutines.delete(key)
         return swept
@@ -276,7 +279,7 @@ class Targets:
     def read_counters(self, one: Instrumented) -> None:
         """Take over what the kernel counted for a target since the last time."""
         names = probes.counters()
-        values = self._program.maps["counters"].sums(one.slot * len(names), len(names)).tolist()
+        values = self._program.maps["counters"].sums(one.slot, 1).tolist()
         if values == one.read:
             return
         one.read = values

@@ -6,12 +6,11 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from otel_goprobe import probes
-from otel_goprobe.probes.plancache import PendingPlan
+from otel_goprobe.plancache import OutlinedProbe, PendingPlan
 
 if TYPE_CHECKING:
     from otel_goprobe.config import Config
-    from otel_goprobe.model import Plan
+    from otel_goprobe.model import Plan, ProbePlan
 
 FileKey = tuple[int, int, int, int]
 """Device, inode, size and modification time in ns: what names an executable's content."""
@@ -25,9 +24,8 @@ class Plans:
     """
 
     def __init__(self, config: Config) -> None:
-        self._cache_dir = config.cache_dir
-        self.options = frozenset(name for name in probes.options() if config.has(name))
-        """Names of those that this run has."""
+        self.config = config
+        """May become another one as long as no plan has been asked for."""
         self._begun: dict[FileKey, PendingPlan] = {}
         self._plans: dict[FileKey, Plan] = {}
 
@@ -50,23 +48,19 @@ class Plans:
     @property
     def analyses(self) -> int:
         """How many have begun that nobody has asked for."""
-        return sum(not begun.known for begun in self._begun.values())
+        return sum(begun.outline is None for begun in self._begun.values())
 
     def programs_known(self) -> set[str]:
         """Return the BPF programs of all plans that have been begun and needn't be waited for."""
-        known = [key for key, begun in self._begun.items() if begun.known]
-        for key in known:
-            self._finish(key)
-        return {probe.program for key in known for probe in self._plans[key].probes}
+        outlines = (begun.outline or () for begun in self._begun.values())
+        known = {probe.program for probes in outlines for probe in probes if self._wanted(probe)}
+        return known | {probe.program for plan in self._plans.values() for probe in plan.probes}
 
     def _begin(self, file: int) -> FileKey:
         key = file_key(file)
         if key not in self._plans and key not in self._begun:
-            self._begun[key] = PendingPlan(f"/proc/self/fd/{file}", self._cache_dir)
+            self._begun[key] = PendingPlan(f"/proc/self/fd/{file}", self.config.cache_dir)
         return key
-
-    def _finish(self, key: FileKey) -> None:
-        self._plans[key] = self._for_this_run(self._begun.pop(key).result())
 
     def of(self, file: int) -> Plan:
         """Return an executable's plan, without what only options ask for that this run doesn't have.
@@ -79,19 +73,19 @@ class Plans:
         """
         key = self._begin(file)
         if key not in self._plans:
-            self._finish(key)
+            self._plans[key] = self._for_this_run(self._begun.pop(key).result())
         return self._plans[key]
 
     def _for_this_run(self, plan: Plan) -> Plan:
         return replace(
             plan,
-            probes=tuple(
-                probe
-                for probe in plan.probes
-                if (not probe.option or probe.option in self.options) and probe.unless not in self.options
-            ),
-            skipped=tuple(skip for skip in plan.skipped if not skip.option or skip.option in self.options),
+            probes=tuple(probe for probe in plan.probes if self._wanted(probe)),
+            skipped=tuple(skip for skip in plan.skipped if not skip.option or self.config.has(skip.option)),
         )
+
+    def _wanted(self, probe: ProbePlan | OutlinedProbe) -> bool:
+        asked_for = not probe.option or self.config.has(probe.option)
+        return asked_for and not (probe.unless and self.config.has(probe.unless))
 
 
 def file_key(file: int) -> FileKey:

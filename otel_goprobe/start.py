@@ -1,7 +1,8 @@
 """One run from its start to the agent's loop; `run` is called by commands/run.py and commands/tool.py.
 
-What takes long at a start begins before the rest of the agent is imported: executables that weren't seen before are
-analysed in processes of their own, and the kernel verifies the programs of those that were.
+What takes long at a start begins before the rest of the agent is imported, numpy above all: where the run names
+processes or a command, executables that weren't seen before are analysed in processes of their own, and the kernel
+verifies the programs of those that were.
 """
 
 from __future__ import annotations
@@ -13,15 +14,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otel_goprobe import kernel, probes
-from otel_goprobe.capacity import map_sizes
+from otel_goprobe import kernel
+from otel_goprobe.capacity import SHARED_MAP, map_sizes
 from otel_goprobe.discovery.launch import Launch
-from otel_goprobe.discovery.watch import Changes, Discovery
-from otel_goprobe.kernel import u32
+from otel_goprobe.errors import KernelError
 from otel_goprobe.memory import Memory
 from otel_goprobe.plans import Plans
 from otel_goprobe.signals import Signals
-from otel_goprobe.wire import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +34,8 @@ EXEC, EXIT = range(2)
 """Rows of ``process_watched_only``; enum process_report in bpf/process.bpf.c."""
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the initial PID namespace: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
+UNIT = "core"
+"""Of all uprobe programs."""
 ANALYSES_AT_ONCE = len(os.sched_getaffinity(0))
 
 
@@ -50,6 +51,7 @@ def run(config: Config) -> int:
     Raises:
         GoprobeError: with its own exit code.
     """
+    os.putenv("OPENBLAS_NUM_THREADS", "1")  # read by numpy's: its threads, idle here, spin for 60 ms as they start
     for warning in config.warnings:
         log.warning(warning)
     with contextlib.ExitStack() as stack:
@@ -91,36 +93,69 @@ class Start:
         self.launch = launch
         self.memory = Memory()
         self.signals = stack.enter_context(Signals(launch))
+        self.plans = Plans(config)
+        self._analyse(stack, [launch.exe_path] if launch else _named(config))
+        begun = self._verify(config)
+        if begun:
+            stack.callback(begun.close)
+
+        # What follows takes 0.1 s to import, in which the verifier works.
+        from otel_goprobe import probes  # noqa: PLC0415
+        from otel_goprobe.discovery.watch import Changes, Discovery  # noqa: PLC0415
+        from otel_goprobe.wire import allowed  # noqa: PLC0415
+
+        unit = probes.unit(kernel.bpf_folder())
         self.program = stack.enter_context(
             kernel.load(
-                probes.unit(kernel.bpf_folder()),
+                unit,
                 cache_dir=config.cache_dir,
-                sizes=map_sizes(config),
-                shared=(probes.SHARED_MAP,) if config.local else (),
+                sizes=lambda names: map_sizes(config, names),
+                shared=_shared(config),
                 lazily=True,
+                begun=begun,
             )
         )
         stack.enter_context(kernel.attach_tracepoints(self.program))
-        self.config = allowed(config, self.program)
+        self.config = self.plans.config = allowed(config, self.program)
         self.discovery = Discovery(self.config)
         self.sees_kernel_pids = Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         if self.sees_kernel_pids:
             for row, watched_only in ((EXEC, self.discovery.only_pids), (EXIT, True)):
-                self.program.maps["process_watched_only"].update(u32(row), u32(watched_only))
-        self.plans = Plans(self.config)
+                self.program.maps["process_watched_only"].update(kernel.u32(row), kernel.u32(watched_only))
         self.launched: Target | None = None
         self.changes = Changes()
         if launch:
-            self.program.maps["process_launched"].update(u32(0), u32(launch.pid))
+            self.program.maps["process_launched"].update(kernel.u32(0), kernel.u32(launch.pid))
             self.launched = self.discovery.launched(launch)
-            self._begin(stack, [launch.exe_path])
         else:
             self.changes = self.discovery.scan()
-            self._begin(stack, (target.process.exe_path for target in self.changes.appeared))
+            self._analyse(stack, (target.process.exe_path for target in self.changes.appeared))
+        self.program.prepare(self.plans.programs_known())
 
-    def _begin(self, stack: contextlib.ExitStack, paths: Iterable[str]) -> None:
+    def _analyse(self, stack: contextlib.ExitStack, paths: Iterable[str]) -> None:
         """Begin what their plans take; whoever attaches hears what is wrong with one."""
         for path in paths:
             if self.plans.analyses < ANALYSES_AT_ONCE and (file := self.plans.begin(path)) is not None:
                 stack.callback(os.close, file)
-        self.program.prepare(self.plans.programs_known())
+
+    def _verify(self, config: Config) -> kernel.Begun | None:
+        """Begin to load the programs of plans that are known, out of the bundle that is at hand."""
+        programs = self.plans.programs_known()
+        # Programs that write are said in the kernel's log, and refused by some: `allowed` asks first.
+        if not programs or config.write or (kept := kernel.kept(UNIT, config.cache_dir)) is None:
+            return None
+        names = [spec.name for spec in kept.bundle.maps]
+        try:
+            return kernel.begin(kept, programs, sizes=map_sizes(config, names), shared=_shared(config))
+        except KernelError:
+            return None  # `load` says what is wrong
+
+
+def _shared(config: Config) -> tuple[str, ...]:
+    return (SHARED_MAP,) if config.local else ()
+
+
+def _named(config: Config) -> list[str]:
+    """Return paths that open the executables of processes that the run names by their pid."""
+    selectors = [selector for rule in config.selection.rules for selector in rule.selectors]
+    return [f"/proc/{selector.value}/exe" for selector in selectors if selector.kind == "pid"]

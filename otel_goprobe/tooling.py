@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from otel_goprobe import export, gobinary, kernel, listing, tools
+from otel_goprobe import export, gobinary, kernel, tools
 from otel_goprobe.errors import GoprobeError, KernelError, UnsupportedByKernelError
 from otel_goprobe.model import Strings
 from otel_goprobe.stacks import Stacks, application_frame
@@ -214,6 +214,8 @@ class Tools:
         return self._wanted[name]
 
     def _say_what_nothing_matches(self, pid: int, binary: GoBinary) -> None:
+        from otel_goprobe import listing  # noqa: PLC0415 - only for names that nothing has
+
         names = binary.function_names(inlined=True) if self._where else ()
         for spec in self._where:
             if not any(spec.name.matches(name) for name in names):

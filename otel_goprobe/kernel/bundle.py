@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import numpy as np
 
+from otel_goprobe import children
 from otel_goprobe.errors import CompilerError
 from otel_goprobe.kernel import syscalls
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from otel_goprobe import model
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ _BPF_FOLDERS = (_PACKAGE.parent / "bpf", _PACKAGE.parent.parent / "bpf")
 """Inside an installed wheel, and in the source tree."""
 BUNDLES = _PACKAGE.parent / "bundles"
 """Where `ship` puts what the wheel carries; not under version control."""
+
+_SUFFIX = ".bundle"
 
 Origin = Literal["shipped", "cached", "compiled"]
 
@@ -90,6 +94,8 @@ class StructLayout(msgspec.Struct, frozen=True):
 
         ``char x[n]`` becomes a subarray of n ``u1``, because numpy's own string types lose trailing NUL bytes.
         """
+        import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
         return np.dtype(
             {
                 "names": [member.name for member in self.members],
@@ -111,8 +117,8 @@ class Bundle(msgspec.Struct, frozen=True):
     structs: tuple[StructLayout, ...]
 
 
-class Shipped(msgspec.Struct, frozen=True):
-    """A file of `BUNDLES`."""
+class Kept(msgspec.Struct, frozen=True):
+    """A file of `BUNDLES`, or of the cache."""
 
     sources: str
     """`sources_digest` of what it was compiled from."""
@@ -213,28 +219,44 @@ def obtain(unit: model.Unit, cache_dir: Path) -> Obtained:
         NotPermittedError: the process may not use bpf(2), which BCC does while it compiles.
     """
     digest = sources_digest(unit)
-    shipped = _read_shipped(unit)
-    if isinstance(shipped, Shipped) and shipped.sources == digest:
+    shipped = _read_shipped(shipped_path(unit.name))
+    if isinstance(shipped, Kept) and shipped.sources == digest:
         return Obtained(shipped.bundle, "shipped")
-    entry = cache_dir / f"{unit.name}-{_cache_key(digest)}.bundle"
+    entry = cache_dir / _cached_name(unit.name, digest)
     cached = _read_cached(entry)
     if cached is not None:
-        return Obtained(cached, "cached")
+        return Obtained(cached.bundle, "cached")
     syscalls.require_bpf()
-    why = shipped if isinstance(shipped, str) else f"{shipped_path(unit)} was made from other sources"
+    why = shipped if isinstance(shipped, str) else f"{shipped_path(unit.name)} was made from other sources"
     _log.debug("compiling unit %s: %s", unit.name, why)
     try:
         bundle = compile_unit(unit)
     except CompilerError as error:
         message = f"unit {unit.name} has to be compiled, because {why}, but {error.message}"
         raise CompilerError(message, error.remedy) from error
-    _write_cached(entry, bundle)
+    _write_cached(entry, Kept(digest, bundle))
     return Obtained(bundle, "compiled")
 
 
-def shipped_path(unit: model.Unit) -> Path:
-    """The file that `ship` makes of `unit` on a machine like this one."""
-    return BUNDLES / f"{unit.name}-{platform.machine()}.bundle"
+def shipped_path(unit_name: str) -> Path:
+    """The file that `ship` makes of a unit on a machine like this one."""
+    return BUNDLES / f"{unit_name}-{platform.machine()}{_SUFFIX}"
+
+
+def kept(unit_name: str, cache_dir: Path) -> Kept | None:
+    """What `ship` left of a unit, else what was compiled last: whatever the unit's sources are now.
+
+    It is what `obtain` gives of these sources. None where nothing is of use.
+    """
+    found = _read_shipped(shipped_path(unit_name))
+    if isinstance(found, Kept):
+        return found
+    try:
+        newest = max(cache_dir.glob(f"{unit_name}-*{_SUFFIX}"), key=lambda entry: entry.stat().st_mtime_ns)
+    except (ValueError, OSError):  # there is none
+        return None
+    last = _read_cached(newest)
+    return last if last is not None and newest.name == _cached_name(unit_name, last.sources) else None
 
 
 def ship(unit: model.Unit) -> Path:
@@ -245,8 +267,8 @@ def ship(unit: model.Unit) -> Path:
         OSError: the file can't be written.
     """
     syscalls.require_bpf()
-    path = shipped_path(unit)
-    shipped = Shipped(sources_digest(unit), compile_unit(unit))
+    path = shipped_path(unit.name)
+    shipped = Kept(sources_digest(unit), compile_unit(unit))
     _write_whole(path, msgspec.msgpack.encode(shipped))
     path.chmod(0o644)
     return path
@@ -256,9 +278,10 @@ def _shim() -> Path:
     return bpf_folder() / "include" / "shim"
 
 
-def _cache_key(digest: str) -> str:
-    """SHA-256, hexadecimal, of all that the bytecode depends on."""
-    return hashlib.sha256(f"{digest}\0{_bcc_version()}".encode()).hexdigest()
+def _cached_name(unit_name: str, digest: str) -> str:
+    """Name of the file for a unit: it holds a SHA-256 of all that the bytecode depends on."""
+    key = hashlib.sha256(f"{digest}\0{_bcc_version()}".encode()).hexdigest()
+    return f"{unit_name}-{key}{_SUFFIX}"
 
 
 def _bcc_version() -> str:
@@ -272,20 +295,19 @@ def _bcc_version() -> str:
         return spec.origin
 
 
-def _read_shipped(unit: model.Unit) -> Shipped | str:
+def _read_shipped(path: Path) -> Kept | str:
     """What `ship` left, or why that is of no use."""
-    path = shipped_path(unit)
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=Shipped)
+        return msgspec.msgpack.decode(path.read_bytes(), type=Kept)
     except FileNotFoundError:
         return f"this installation has no {path.parent.name}/{path.name}"
     except (OSError, msgspec.MsgspecError) as error:
         return f"{path} can't be used ({error})"
 
 
-def _read_cached(entry: Path) -> Bundle | None:
+def _read_cached(entry: Path) -> Kept | None:
     try:
-        return msgspec.msgpack.decode(entry.read_bytes(), type=Bundle)
+        return msgspec.msgpack.decode(entry.read_bytes(), type=Kept)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
@@ -293,7 +315,7 @@ def _read_cached(entry: Path) -> Bundle | None:
         return None
 
 
-def _write_cached(entry: Path, bundle: Bundle) -> None:
+def _write_cached(entry: Path, bundle: Kept) -> None:
     try:
         _write_whole(entry, msgspec.msgpack.encode(bundle))
     except OSError as error:
@@ -320,10 +342,9 @@ def compile_unit(unit: model.Unit) -> Bundle:
         structs=unit.structs,
         kernel_source=str(_shim().resolve()),
     )
-    # -P: a folder named bcc where the user happens to stand is not the one that is meant.
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-m", "otel_goprobe.kernel.compiler"],
+            children.command("otel_goprobe.kernel.compiler"),
             input=msgspec.json.encode(request),
             capture_output=True,
             check=False,

@@ -40,9 +40,9 @@ SYS_ADMIN = Capability(
 PERFMON = Capability("CAP_PERFMON", 38, "loads programs that read another process, attaches them")
 BPF = Capability("CAP_BPF", 39, "creates BPF maps, loads BPF programs")
 
-REQUIRED = (BPF, PERFMON, SYS_PTRACE)
+REQUIRED_CAPABILITIES = (BPF, PERFMON, SYS_PTRACE)
 """Enough to trace a process named by its pid, where its executable is readable and the kernel has uprobe_multi."""
-SITUATIONAL = (DAC_READ_SEARCH, NET_ADMIN, SYS_ADMIN)
+SITUATIONAL_CAPABILITIES = (DAC_READ_SEARCH, NET_ADMIN, SYS_ADMIN)
 """Wanted in the cases that their reasons name."""
 
 _COVERED_BY_SYS_ADMIN = (BPF, PERFMON)
@@ -52,7 +52,11 @@ def effective() -> frozenset[str]:
     """Names of the capabilities above that this process has, those included that another one stands for."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    held = {capability.name for capability in (*REQUIRED, *SITUATIONAL) if mask >> capability.number & 1}
+    held = {
+        capability.name
+        for capability in (*REQUIRED_CAPABILITIES, *SITUATIONAL_CAPABILITIES)
+        if mask >> capability.number & 1
+    }
     if SYS_ADMIN.name in held:
         held |= {capability.name for capability in _COVERED_BY_SYS_ADMIN}
     return frozenset(held)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import mmap
 import os
 import struct
@@ -17,9 +15,6 @@ from otel_goprobe.kernel import capabilities, links, sockets, sockhash, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-_RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
-"""``r0 = 0; exit``."""
 
 _RETURN_1 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 """``r0 = 1; exit``: SK_PASS of an sk_msg program; a sock_ops program that leaves the others' answers alone."""
@@ -70,36 +65,6 @@ def probe_features() -> tuple[Feature, ...]:
     )
 
 
-@functools.cache
-def has_uprobe_multi() -> bool:
-    """Whether links to many sites with a filter by process exist (Linux 6.6; the filter was by thread at first).
-
-    Told apart by the order of the kernel's checks (kernel/trace/bpf_trace.c, bpf_uprobe_multi_link_attach): the root
-    folder is no executable (EBADF), and since the filter's repair a negative pid is refused before that (EINVAL).
-
-    Raises:
-        NotPermittedError: this process may not load programs.
-    """
-    try:
-        program = syscalls.prog_load(
-            _RETURN_0, syscalls.PROG_KPROBE, name="uprobe_multi", attach_type=syscalls.ATTACH_UPROBE_MULTI
-        )
-    except syscalls.ProgramRejectedError:
-        return False
-    try:
-        return _link_errno(program, 0) == errno.EBADF and _link_errno(program, -1) == errno.EINVAL
-    finally:
-        os.close(program)
-
-
-def _link_errno(program: int, pid: int) -> int:
-    try:
-        os.close(links.uprobe_multi_link(program, "/", [0], 0, pid))
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
 def _tried(name: str, attempt: Callable[[], object], *, required: bool = True) -> Feature:
     try:
         attempt()
@@ -113,11 +78,11 @@ def _try_ring() -> None:
 
 
 def _try_program(flags: int) -> None:
-    os.close(syscalls.prog_load(_RETURN_0, syscalls.PROG_KPROBE, name="probe_program", flags=flags))
+    os.close(syscalls.prog_load(links.RETURN_0, syscalls.PROG_KPROBE, name="probe_program", flags=flags))
 
 
 def _try_raw_tracepoint() -> None:
-    program = syscalls.prog_load(_RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
+    program = syscalls.prog_load(links.RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
     try:
         os.close(links.raw_tracepoint_link(program, "sched_process_exec"))
     finally:
@@ -131,7 +96,7 @@ def missing_tracepoints(events: Iterable[str]) -> tuple[str, ...]:
         NotPermittedError: for want of a capability.
     """
     missing = []
-    program = syscalls.prog_load(_RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
+    program = syscalls.prog_load(links.RETURN_0, syscalls.PROG_RAW_TRACEPOINT, name="probe_raw_tp")
     try:
         for event in events:
             try:
@@ -171,7 +136,7 @@ def _try_wire() -> None:
 def _uprobes() -> tuple[Feature, Feature]:
     """uprobe_multi, and what stands in for it; one of them is required."""
     try:
-        multi = has_uprobe_multi()
+        multi = links.has_uprobe_multi()
     except KernelError as error:
         many = Feature("uprobe_multi links", "no", False, error.message, error.remedy)
         multi = False
@@ -238,9 +203,9 @@ def _capabilities() -> tuple[Feature, ...]:
         Feature(
             capability.name,
             "yes" if capability.name in held else "no",
-            capability in capabilities.REQUIRED,
+            capability in capabilities.REQUIRED_CAPABILITIES,
             capability.reason,
             "" if capability.name in held else f"run otel-goprobe as root or give it {capability.name}",
         )
-        for capability in (*capabilities.REQUIRED, *capabilities.SITUATIONAL)
+        for capability in (*capabilities.REQUIRED_CAPABILITIES, *capabilities.SITUATIONAL_CAPABILITIES)
     )

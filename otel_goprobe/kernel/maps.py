@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from otel_goprobe.kernel import syscalls
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from otel_goprobe.kernel.bundle import MapSpec
 
 ANY = 0
@@ -91,23 +91,27 @@ class Map:
         return syscalls.map_lookup_batch(self.descriptor, self.spec.key_size, self.value_bytes, self.spec.max_entries)
 
     def sums(self, first: int = 0, count: int | None = None) -> npt.NDArray[np.uint64]:
-        """Rows of a per-CPU array of ``u64``, added up over the CPUs, in one system call.
+        """Rows of a per-CPU array of one or more ``u64``, added up over the CPUs, in one system call.
 
         Args:
             first: the first row.
             count: how many rows; None for all behind `first`.
 
         Returns:
-            Shape (count,).
+            Shape (count * ``u64`` a row,): one row behind the other.
         """
-        if self.spec.type != syscalls.MAP_PERCPU_ARRAY or self.spec.value_size != 8:
+        import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
+        if self.spec.type != syscalls.MAP_PERCPU_ARRAY or self.spec.value_size % 8:
             raise ValueError(f"map {self.spec.name} is no per-CPU array of u64")
         rows = self.spec.max_entries - first if count is None else count
         if rows <= 0:
             return np.zeros(0, np.uint64)
         before = (first - 1).to_bytes(4, "little") if first else None
         _, values = syscalls.map_lookup_batch(self.descriptor, 4, self.value_bytes, rows, before=before)
-        sums: npt.NDArray[np.uint64] = np.frombuffer(values, "<u8").reshape(-1, possible_cpus()).sum(axis=1)
+        sums: npt.NDArray[np.uint64] = (
+            np.frombuffer(values, "<u8").reshape(-1, possible_cpus(), self.spec.value_size // 8).sum(axis=1).ravel()
+        )
         return sums
 
     def close(self) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from otel_goprobe.errors import UnsupportedByKernelError
 
@@ -27,8 +24,6 @@ _MAGIC = 0xEB9F
 _KIND_STRUCT = 4
 """Documentation/bpf/btf.rst, "2. BTF Type and String Encoding"."""
 _HEADER = struct.Struct("<HBBIIIII")
-_TYPE = struct.Struct("<III")
-"""``struct btf_type`` and ``struct btf_member``: name, info or type, size or offset."""
 
 _MEMBERS = {
     "task_files": ("task_struct", "files"),
@@ -62,31 +57,27 @@ _ADDRESSES_OFFSET, _PORTS_OFFSET, _FAMILY_OFFSET = 0, 12, 16
 """include/net/sock.h, struct sock_common: two unions and a hash of 4 bytes come before skc_family, since Linux 3.9."""
 
 
-@dataclass(frozen=True, slots=True)
 class Btf:
-    """Type information of the running kernel: structs by name, their members by name."""
+    """Type information of the running kernel: structs by name, their members by name.
 
-    types: bytes
-    strings: bytes
+    Raises:
+        UnsupportedByKernelError: there is none.
+    """
 
-    @classmethod
-    def read(cls) -> Btf:
-        """Read it.
+    def __init__(self) -> None:
+        import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
 
-        Raises:
-            UnsupportedByKernelError: there is none.
-        """
         try:
-            content = BTF.read_bytes()
+            self._content = BTF.read_bytes()
         except OSError as error:
             raise UnsupportedByKernelError(f"{BTF} can't be read ({error.strerror})") from error
-        magic, _, _, header, types, type_bytes, strings, string_bytes = _HEADER.unpack_from(content)
+        magic, _, _, header, types, type_bytes, strings, string_bytes = _HEADER.unpack_from(self._content)
         if magic != _MAGIC:
             raise UnsupportedByKernelError(f"{BTF} isn't of this machine's byte order")
-        return cls(
-            content[header + types : header + types + type_bytes],
-            content[header + strings : header + strings + string_bytes],
-        )
+        self._words = np.frombuffer(self._content, np.uint32, type_bytes // 4, header + types)
+        """Of all types, one behind the other."""
+        self._strings: int = header + strings
+        self._end = self._strings + string_bytes
 
     def name(self, text: str) -> int:
         """The number that stands for a name.
@@ -94,10 +85,10 @@ class Btf:
         Raises:
             UnsupportedByKernelError: nothing has it.
         """
-        at = self.strings.find(b"\0" + text.encode() + b"\0")
+        at = self._content.find(b"\0" + text.encode() + b"\0", self._strings, self._end)
         if at < 0:
             raise UnsupportedByKernelError(f"the kernel has nothing named {text}")
-        return at + 1
+        return at + 1 - self._strings
 
     def struct(self, name: str) -> dict[int, int]:
         """Names of a struct's members -> offsets in bytes.
@@ -105,43 +96,42 @@ class Btf:
         Raises:
             UnsupportedByKernelError: there is none of that name.
         """
-        wanted = struct.pack("<I", self.name(name))
-        at = self.types.find(wanted)
-        while at >= 0:
-            if at % 4 == 0 and at + 12 <= len(self.types):
-                _, information, size = _TYPE.unpack_from(self.types, at)
-                count = information & 0xFFFF
-                if information >> 24 & 31 == _KIND_STRUCT and count and size:
-                    return self._members(at, count, bit_fields=bool(information >> 31))
-            at = self.types.find(wanted, at + 1)
+        for at in self._places(self.name(name)):
+            _, information, size = self._words[at : at + 3].tolist()
+            count = information & 0xFFFF
+            if information >> 24 & 31 == _KIND_STRUCT and count and size:
+                return self._members(at, count, bit_fields=bool(information >> 31))
         raise UnsupportedByKernelError(f"the kernel has no struct {name}")
 
+    def _places(self, number: int) -> list[int]:
+        """Where a number stands, from which on there may be a type or a member."""
+        places: list[int] = (self._words[:-2] == number).nonzero()[0].tolist()
+        return places
+
     def _members(self, at: int, count: int, *, bit_fields: bool) -> dict[int, int]:
-        members = (_TYPE.unpack_from(self.types, at + 12 * (1 + index)) for index in range(count))
+        members = self._words[at + 3 : at + 3 + 3 * count].reshape(-1, 3).tolist()
         return {name: (offset & 0xFFFFFF if bit_fields else offset) // 8 for name, _, offset in members}
 
     def has_unnamed(self, members: tuple[tuple[str, int], ...]) -> bool:
         """Whether some unnamed struct has just these members."""
         names = [self.name(name) for name, _ in members]
-        at = self.types.find(struct.pack("<I", names[0]))
-        while at >= 0:
-            if at % 4 == 0 and at >= 12:
-                name, information, _ = _TYPE.unpack_from(self.types, at - 12)
-                if name == 0 and information >> 24 & 31 == _KIND_STRUCT and information & 0xFFFF == len(members):
-                    found = self._members(at - 12, len(members), bit_fields=bool(information >> 31))
-                    if found == dict(zip(names, (offset for _, offset in members), strict=True)):
-                        return True
-            at = self.types.find(struct.pack("<I", names[0]), at + 1)
+        expected = dict(zip(names, (offset for _, offset in members), strict=True))
+        for at in self._places(names[0]):
+            name, information, _ = self._words[at - 3 : at].tolist() if at >= 3 else (1, 0, 0)
+            if name or information >> 24 & 31 != _KIND_STRUCT or information & 0xFFFF != len(members):
+                continue
+            if self._members(at - 3, len(members), bit_fields=bool(information >> 31)) == expected:
+                return True
         return False
 
 
 def socket_layout() -> dict[str, int]:
-    """What ``struct socket_layout`` holds for the running kernel; some 50 ms.
+    """What ``struct socket_layout`` holds for the running kernel; some 10 ms.
 
     Raises:
         UnsupportedByKernelError: it has no BTF, or a member isn't where this agent knows how to find it.
     """
-    btf = Btf.read()
+    btf = Btf()
     structs = {name: btf.struct(name) for name in {name for name, _ in _MEMBERS.values()} | {"net", "ns_common"}}
 
     def offset(name: str, member: str) -> int:
@@ -167,6 +157,8 @@ def describe_sockets(program: Program) -> None:
         UnsupportedByKernelError: see `socket_layout`; the program then finds no connection.
         KernelError: the map can't be written.
     """
+    import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
     row = np.zeros(1, program.dtype("socket_layout"))
     for member, value in socket_layout().items():
         row[member] = value

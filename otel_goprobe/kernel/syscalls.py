@@ -14,8 +14,6 @@ import platform
 import struct
 from typing import Any
 
-import numpy as np
-
 from otel_goprobe.errors import KernelError, MapFullError, UnsupportedByKernelError
 from otel_goprobe.kernel.capabilities import BPF, NET_ADMIN, PERFMON, refusal
 
@@ -184,6 +182,8 @@ def map_lookup_batch(
         count: how many at most; a hash gives all if it is at least its number of elements.
         before: the key behind which an array begins; None for its first row.
     """
+    import numpy as np  # noqa: PLC0415 - a start doesn't wait for it before the verifier works
+
     first = ctypes.create_string_buffer(before, len(before)) if before is not None else None
     last = ctypes.create_string_buffer(max(key_bytes, 4))
     # Not zeroed: of room for thousands of elements only what there is gets touched.

@@ -15,7 +15,7 @@ def thread_pointer_offset() -> int:
     Raises:
         UnsupportedByKernelError: the kernel has no BTF, or no such member.
     """
-    btf = Btf.read()
+    btf = Btf()
     try:
         return btf.struct("task_struct")[btf.name("thread")] + btf.struct("thread_struct")[btf.name("fsbase")]
     except KeyError:

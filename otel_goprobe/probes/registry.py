@@ -57,8 +57,6 @@ RED_CHUNK = 16
 SAMPLING_U64 = ("sampling_bound", "sampling_slow_ns")
 SAMPLING_U32 = ("sampling_parents", "sampling_late")
 """Members of ``struct target`` that bpf/include/sampling.h decides by; `otel_goprobe.sampling` makes the numbers."""
-SHARED_MAP = "goprobe_conn_v2"
-"""Of bpf/include/connections.h: one on the host, whichever agent made it."""
 ID_SEEDS = ("id_seed_high", "id_seed_low")
 """Random 64-bit members of ``struct target``, from which bpf/include/ids.h makes ids."""
 SHARED_FACTS: tuple[Fact, ...] = (

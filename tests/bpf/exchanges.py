@@ -100,7 +100,7 @@ class Watched:
     def counts(self) -> dict[str, int]:
         """Return the counters that aren't 0."""
         names = probes.counters()
-        values = self.program.maps["counters"].sums(SLOT * len(names), len(names))
+        values = self.program.maps["counters"].sums(SLOT, 1)
         return {name: int(value) for name, value in zip(names, values, strict=True) if value}
 
     def __enter__(self) -> Self:

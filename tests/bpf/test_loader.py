@@ -10,7 +10,7 @@ from conftest import Launch, plan_of
 
 from otel_goprobe import kernel, model
 from otel_goprobe.errors import CompilerError, KernelError, MapFullError
-from otel_goprobe.kernel import syscalls
+from otel_goprobe.kernel import bundle, syscalls
 from otel_goprobe.kernel.maps import EXIST, NO_EXIST
 from otel_goprobe.probes import registry
 
@@ -38,7 +38,7 @@ def test_the_agents_own_unit_passes_the_verifier(way: kernel.AttachWay, sleepabl
     except KernelError:
         names = {entry.name for entry in unit.programs if not entry.writes}
     with kernel.load(unit, cache_dir=cache_dir, way=way, lazily=True) as program:
-        program.sleepable = sleepable
+        program.verifier.sleepable = sleepable
         program.require(names)
         assert program.sleepable == sleepable
         assert program.attach_way == way
@@ -114,6 +114,36 @@ def test_programs_are_loaded_when_a_plan_names_them(
         program.require(["f", "g"])
         assert (program.descriptors.keys(), program.descriptors["f"]) == ({"f", "g"}, loaded["f"])
         assert program.verified_instructions.keys() == {"f", "g"}
+
+
+def test_programs_that_began_before_their_unit_was_known(tmp_path: Path, cache_dir: Path) -> None:
+    """They are taken over by a unit of the same sources, with their maps; by another one let go of."""
+    code = "BPF_ARRAY(seen, u64, 3);\nBPF_ARRAY(unseen, u64, 3);\n"
+    code += "int f(struct pt_regs *ctx) {{ u32 row = ctx->ip & {}; seen.increment(row); unseen.increment(row);"
+    code += " return 0; }}\n"
+    code += "int g(struct pt_regs *ctx) {{ u32 row = ctx->ip & 1; seen.increment(row); return 0; }}\n"
+    unit = one_file(tmp_path, code.format(1), "f", "g")
+    compiled = bundle.obtain(unit, tmp_path).bundle
+    kept = bundle.kept(unit.name, tmp_path)
+    assert kept == bundle.Kept(bundle.sources_digest(unit), compiled)
+    before = open_programs()
+    begun = kernel.begin(kept, ["g"], sizes={"seen": 5})
+    with kernel.load(unit, cache_dir=cache_dir, sizes={"seen": 5}, lazily=True, begun=begun) as program:
+        program.require(["g"])
+        assert program.verifier is begun.verifier
+        seen = program.maps.made("seen")
+        assert seen is not None
+        assert (seen.spec.max_entries, program.maps.made("unseen"), open_programs()) == (5, None, before + 1)
+        program.require(["f"])
+        assert program.maps.made("unseen") is not None
+    assert open_programs() == before
+    begun = kernel.begin(kept, ["g"], sizes={})
+    other = one_file(tmp_path, code.format(2), "f", "g")
+    with kernel.load(other, cache_dir=cache_dir, begun=begun) as program:
+        assert program.verifier is not begun.verifier
+        assert open_programs() == before + 2
+    begun.close()
+    assert open_programs() == before
 
 
 def open_programs() -> int:

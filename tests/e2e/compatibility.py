@@ -23,7 +23,7 @@ import msgspec
 from goprograms import SERVER_PROFILE, go_binary
 
 from otel_goprobe import gobinary, probes
-from otel_goprobe.kernel import features
+from otel_goprobe.kernel import links
 from otel_goprobe.model import Cost
 
 RELEASES = ("1.19", "1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
@@ -128,7 +128,7 @@ def measured(name: str, exe: Path, *, requests: int, right: int, fields: int = 0
         go=go.split()[0],
         requests=requests,
         right=right,
-        attached_by="uprobe_multi" if features.has_uprobe_multi() else "perf_event",
+        attached_by="uprobe_multi" if links.has_uprobe_multi() else "perf_event",
         probes=len(sites),
         stepped=sum(site.cost is Cost.STEPPED for site in sites),
         fields=fields,

@@ -17,7 +17,7 @@ from harness.client import at_once, in_turn, one_after_another
 from harness.containers import Pod, hide_tracefs, overlay_prefix, with_only
 from harness.target import Target
 
-from otel_goprobe.kernel.capabilities import REQUIRED
+from otel_goprobe.kernel.capabilities import REQUIRED_CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-NEEDED = tuple(capability.name for capability in REQUIRED)
+NEEDED = tuple(capability.name for capability in REQUIRED_CAPABILITIES)
 UID = 1000
 
 

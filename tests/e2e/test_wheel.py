@@ -59,9 +59,9 @@ def test_the_wheel_holds_what_the_sources_give(wheel: Path, tmp_path: Path) -> N
     zipfile.ZipFile(wheel).extractall(tmp_path)
     carried = {path.name: path.read_bytes() for path in (tmp_path / "otel_goprobe/bundles").iterdir()}
     for unit in units.all_units():
-        name = bundle.shipped_path(unit).name
+        name = bundle.shipped_path(unit.name).name
         assert name in carried, f"{wheel.name} has no {name}: run make wheel"
-        shipped = msgspec.msgpack.decode(carried[name], type=bundle.Shipped)
+        shipped = msgspec.msgpack.decode(carried[name], type=bundle.Kept)
         assert shipped.sources == bundle.sources_digest(unit), f"{name} in {wheel.name} is stale: run make wheel"
     subprocess.run(
         [sys.executable, "-m", "otel_goprobe.units"],

@@ -94,7 +94,7 @@ def sleepable(guest: Guest) -> str:
 
 def attaching(guest: Guest) -> str:
     """Run the attach tests, and load the agent's programs for each way to attach, sleepable and not."""
-    lacking = () if kernel.features.has_uprobe_multi() else ("-k", "not uprobe_multi")
+    lacking = () if kernel.has_uprobe_multi() else ("-k", "not uprobe_multi")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=900", *ATTACH_TESTS, *lacking],
         capture_output=True,

@@ -10,7 +10,7 @@ import pytest
 from otel_goprobe import probes, tools
 from otel_goprobe.commands import doctor, inspect, run, tool
 from otel_goprobe.commands import list as list_command
-from otel_goprobe.kernel.capabilities import REQUIRED
+from otel_goprobe.kernel.capabilities import REQUIRED_CAPABILITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -70,4 +70,4 @@ def test_sidecar_has_exactly_the_required_capabilities() -> None:
     """docker-compose.yml gives the agent what kernel/capabilities.py says it needs."""
     compose = (ROOT / "docker-compose.yml").read_text()
     given = re.findall(r"^ +- ([A-Z_]+) +#", compose[compose.index("cap_add:") :], re.MULTILINE)
-    assert sorted(f"CAP_{name}" for name in given) == sorted(capability.name for capability in REQUIRED)
+    assert sorted(f"CAP_{name}" for name in given) == sorted(capability.name for capability in REQUIRED_CAPABILITIES)

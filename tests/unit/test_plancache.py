@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_goprobe import gobinary, probes
+from otel_goprobe import gobinary, plancache, probes
 from otel_goprobe.errors import NotGoError
-from otel_goprobe.probes import plancache
-from otel_goprobe.probes.plancache import cached_plan
+from otel_goprobe.plancache import cached_plan
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,8 +1,8 @@
 """An executable -> its plan, in a process of its own; plancache.py makes an `Analysis`.
 
 The disassembler and the tables of a large program take tens of megabytes, which a process that has allocated them
-doesn't give back, and the agent lives long. As long as it has one thread, the process is forked, which spares it 0.1 s
-of imports; later it is ``python -m otel_goprobe.probes.analysis``, which reads the executable from stdin. Either writes
+doesn't give back, and the agent lives long. As long as it has one thread, the process is forked, and imports what it
+needs while the agent does the same; later it is a new one, which reads the executable from stdin. Either writes
 the plan, as JSON, to a pipe.
 """
 
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from otel_goprobe import gobinary
+from otel_goprobe import children
 from otel_goprobe.errors import GoprobeError
-from otel_goprobe.model import Plan
-from otel_goprobe.probes.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
+
+    from otel_goprobe.model import Plan
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class Analysis:
         Raises:
             BinaryError: as `gobinary.open_binary`.
         """
+        from otel_goprobe.model import Plan  # noqa: PLC0415 - what begins an analysis doesn't wait for it
+
         try:
             return msgspec.json.decode(self._answer() if self._answer else _spawned(self._path), type=Plan)
         except (OSError, subprocess.CalledProcessError, msgspec.MsgspecError) as error:
@@ -93,8 +95,7 @@ def _be_forked(path: str, writer: int) -> NoReturn:
 def _spawned(path: str) -> bytes:
     """Analyse in a new process; return its answer."""
     with Path(path).open("rb") as executable:
-        # -P: a folder that is called like one of our modules, where the user happens to stand, isn't meant.
-        command = [sys.executable, "-P", "-m", __name__]
+        command = children.command(__name__)
         return subprocess.run(command, stdin=executable, capture_output=True, check=True).stdout
 
 
@@ -104,8 +105,11 @@ def analyse(path: str) -> Plan:
     Raises:
         BinaryError: as `gobinary.open_binary`.
     """
+    # What disassembles and what is known of libraries, which nobody needs for a plan that is in the cache.
+    from otel_goprobe import gobinary, probes  # noqa: PLC0415
+
     with gobinary.open_binary(path) as binary:
-        return select(binary)
+        return probes.select(binary)
 
 
 def main() -> None:
@@ -114,7 +118,3 @@ def main() -> None:
         sys.stdout.buffer.write(msgspec.json.encode(analyse("/proc/self/fd/0")))
     except GoprobeError as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
