@@ -2,8 +2,8 @@
 
 The disassembler and the tables of a large program take tens of megabytes, which a process that has allocated them
 doesn't give back, and the agent lives long. As long as it has one thread, the process is forked, and imports what it
-needs while the agent does the same; later it is a new one, which reads the executable from stdin. Either writes
-the plan, as JSON, to a pipe.
+needs while the agent does the same; later it is a new one, which reads the executable from stdin. Either writes JSON
+to a pipe: a line with the programs that are probably wanted, so that their verification needn't wait, then the plan.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -23,12 +23,20 @@ from otel_goprobe import children
 from otel_goprobe.errors import GoprobeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
+    from otel_goprobe.gobinary import GoBinary
     from otel_goprobe.model import Plan
 
 log = logging.getLogger(__name__)
+
+
+class OutlinedProbe(msgspec.Struct, frozen=True):
+    """Of a `ProbePlan` what tells whether a run loads its program."""
+
+    program: str
+    option: str
+    unless: str
 
 
 class Analysis:
@@ -40,7 +48,11 @@ class Analysis:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._answer = _forked(path) if threading.active_count() == 1 else None
+        self._child = _Forked.of(path) if threading.active_count() == 1 else None
+
+    def likely(self) -> tuple[OutlinedProbe, ...]:
+        """Wait for what can be said of the plan before it is made; nothing where no other process has begun."""
+        return self._child.likely() if self._child else ()
 
     def plan(self) -> Plan:
         """Wait for the plan; where the other process gives none, analyse in this one, so that it tells why.
@@ -51,33 +63,56 @@ class Analysis:
         from otel_goprobe.model import Plan  # noqa: PLC0415 - what begins an analysis doesn't wait for it
 
         try:
-            return msgspec.json.decode(self._answer() if self._answer else _spawned(self._path), type=Plan)
+            return msgspec.json.decode(self._child.plan() if self._child else _spawned(self._path), type=Plan)
         except (OSError, subprocess.CalledProcessError, msgspec.MsgspecError) as error:
             log.debug("%s is analysed in the agent's process: %s", self._path, error)
             return analyse(self._path)
 
 
-def _forked(path: str) -> Callable[[], bytes] | None:
-    """Begin in a copy of this process; return what waits for its answer, None where there can be no copy."""
-    reader, writer = os.pipe()
-    try:
-        child = os.fork()
-    except OSError as error:
-        os.close(reader)
+class _Forked:
+    """A copy of this process that analyses.
+
+    Args:
+        pid: its number.
+        pipe: what it writes.
+    """
+
+    def __init__(self, pid: int, pipe: IO[bytes]) -> None:
+        self._pid, self._pipe = pid, pipe
+        self._first_line: bytes | None = None
+
+    @classmethod
+    def of(cls, path: str) -> _Forked | None:
+        """Begin; None where there can be no copy."""
+        reader, writer = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(reader)
+            os.close(writer)
+            log.debug("no process to analyse %s in: %s", path, error)
+            return None
+        if pid == 0:
+            _be_forked(path, writer)
         os.close(writer)
-        log.debug("no process to analyse %s in: %s", path, error)
-        return None
-    if child == 0:
-        _be_forked(path, writer)
-    os.close(writer)
+        return cls(pid, os.fdopen(reader, "rb"))
 
-    def answer() -> bytes:
-        with os.fdopen(reader, "rb") as pipe:
-            given = pipe.read()
-        os.waitpid(child, 0)
+    def likely(self) -> tuple[OutlinedProbe, ...]:
+        """See `Analysis`."""
+        if self._first_line is None:
+            self._first_line = self._pipe.readline()
+        try:
+            return msgspec.json.decode(self._first_line, type=tuple[OutlinedProbe, ...])
+        except msgspec.MsgspecError:
+            return ()  # it has ended: `plan` tells why
+
+    def plan(self) -> bytes:
+        """Return the plan, as JSON; nothing where it couldn't be made."""
+        self.likely()
+        with self._pipe:
+            given = self._pipe.read()
+        os.waitpid(self._pid, 0)
         return given
-
-    return answer
 
 
 def _be_forked(path: str, writer: int) -> NoReturn:
@@ -87,7 +122,7 @@ def _be_forked(path: str, writer: int) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         with os.fdopen(writer, "wb") as answer:
-            answer.write(msgspec.json.encode(analyse(path)))
+            _answer(path, answer)
     finally:
         os._exit(0)
 
@@ -96,7 +131,8 @@ def _spawned(path: str) -> bytes:
     """Analyse in a new process; return its answer."""
     with Path(path).open("rb") as executable:
         command = children.command(__name__)
-        return subprocess.run(command, stdin=executable, capture_output=True, check=True).stdout
+        answer = subprocess.run(command, stdin=executable, capture_output=True, check=True).stdout
+        return answer.partition(b"\n")[2]
 
 
 def analyse(path: str) -> Plan:
@@ -112,9 +148,27 @@ def analyse(path: str) -> Plan:
         return probes.select(binary)
 
 
+def _answer(path: str, pipe: IO[bytes]) -> None:
+    """Write what the parent wants to know."""
+    from otel_goprobe import gobinary, probes  # noqa: PLC0415 - as above
+
+    with gobinary.open_binary(path) as binary:
+        pipe.write(msgspec.json.encode(_likely(binary)) + b"\n")
+        pipe.flush()
+        pipe.write(msgspec.json.encode(probes.select(binary)))
+
+
+def _likely(binary: GoBinary) -> list[OutlinedProbe]:
+    """Return the first way of every hook, which most executables allow."""
+    from otel_goprobe import probes  # noqa: PLC0415 - as above
+
+    hooks = [hook for library in probes.libraries() if library.wanted(binary) for hook in library.hooks]
+    return [OutlinedProbe(hook.ways[0].program, hook.option, hook.unless) for hook in hooks if hook.wanted(binary)]
+
+
 def main() -> None:
     """Be the child."""
     try:
-        sys.stdout.buffer.write(msgspec.json.encode(analyse("/proc/self/fd/0")))
+        _answer("/proc/self/fd/0", sys.stdout.buffer)
     except GoprobeError as error:
         sys.exit(str(error))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from otel_goprobe.analysis import Analysis
+from otel_goprobe.analysis import Analysis, OutlinedProbe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,14 +39,6 @@ _PT_NOTE = 4
 _MAX_NOTES = 16
 _BUILD_IDS = (struct.pack("<I4s", 4, b"Go"), struct.pack("<I4s", 3, b"GNU"))
 """Type and name of the notes that hold one: Go's (cmd/internal/buildid/note.go), and NT_GNU_BUILD_ID of elf.h."""
-
-
-class OutlinedProbe(msgspec.Struct, frozen=True):
-    """Of a `ProbePlan` what tells whether a run loads its program."""
-
-    program: str
-    option: str
-    unless: str
 
 
 class _Outline(msgspec.Struct, frozen=True):
@@ -69,6 +61,12 @@ class PendingPlan:
         self.outline = _outline(self._content)
         """What can be said without waiting for an analysis; None where one has begun."""
         self._analysis = Analysis(path) if self.outline is None else None
+
+    def likely(self) -> tuple[OutlinedProbe, ...]:
+        """Return what the plan probably has, waiting for what an analysis says first."""
+        if self.outline is not None:
+            return self.outline
+        return self._analysis.likely() if self._analysis else ()
 
     def result(self) -> Plan:
         """Return it.

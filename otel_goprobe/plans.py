@@ -6,9 +6,12 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from otel_goprobe.plancache import OutlinedProbe, PendingPlan
+from otel_goprobe.plancache import PendingPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otel_goprobe.analysis import OutlinedProbe
     from otel_goprobe.config import Config
     from otel_goprobe.model import Plan, ProbePlan
 
@@ -51,10 +54,15 @@ class Plans:
         return sum(begun.outline is None for begun in self._begun.values())
 
     def programs_known(self) -> set[str]:
-        """Return the BPF programs of all plans that have been begun and needn't be waited for."""
-        outlines = (begun.outline or () for begun in self._begun.values())
-        known = {probe.program for probes in outlines for probe in probes if self._wanted(probe)}
-        return known | {probe.program for plan in self._plans.values() for probe in plan.probes}
+        """Return the BPF programs of plans that have begun, needn't be waited for, and weren't asked for yet."""
+        return self._programs(probe for begun in self._begun.values() for probe in begun.outline or ())
+
+    def programs_likely(self) -> set[str]:
+        """Return these and what the others will probably have, waiting for what their analyses say first."""
+        return self._programs(probe for begun in self._begun.values() for probe in begun.likely())
+
+    def _programs(self, probes: Iterable[OutlinedProbe]) -> set[str]:
+        return {probe.program for probe in probes if self._wanted(probe)}
 
     def _begin(self, file: int) -> FileKey:
         key = file_key(file)

@@ -130,7 +130,7 @@ class Start:
         else:
             self.changes = self.discovery.scan()
             self._analyse(stack, (target.process.exe_path for target in self.changes.appeared))
-        self.program.prepare(self.plans.programs_known())
+        self.program.prepare(self.plans.programs_likely())
 
     def _analyse(self, stack: contextlib.ExitStack, paths: Iterable[str]) -> None:
         """Begin what their plans take; whoever attaches hears what is wrong with one."""

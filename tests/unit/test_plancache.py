@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -90,6 +92,18 @@ def test_another_file_with_the_same_build_id(server_plain: Path, tmp_path: Path,
     for path in (server_plain, bare):
         cached_plan(str(path), tmp_path / "plans")
     assert len(analyses) == 2
+
+
+def test_an_analysis_says_first_what_is_likely(server_plain: Path) -> None:
+    """Programs can be verified while the plan is made: those of this executable are all among them."""
+    code = (
+        "import sys; from otel_goprobe.analysis import Analysis; analysis = Analysis(sys.argv[1])\n"
+        "likely = {probe.program for probe in analysis.likely()}\n"
+        "named = {probe.program for probe in analysis.plan().probes}; print(len(named), sorted(named - likely))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code, server_plain], text=True).split(maxsplit=1)
+    assert int(said[0]) > 1
+    assert said[1] == "[]\n"
 
 
 def test_a_folder_that_others_may_write_in_is_left_alone(server_plain: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_child_runs_the_code_of_its_parent(tmp_path: Path) -> None:
     copy, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
     shutil.copytree(otel_goprobe.__path__[0], copy / "otel_goprobe", ignore=shutil.ignore_patterns("bundles"))
     with (copy / "otel_goprobe" / "analysis.py").open("a") as source:
-        source.write('\ndef main():\n    sys.stdout.buffer.write(b"the copy")\n')
+        source.write('\ndef main():\n    sys.stdout.buffer.write(b"[]\\nthe copy")\n')
     elsewhere.mkdir()
     (elsewhere / "otel_goprobe.py").write_text("raise SystemExit('not this one')")
     code = (
