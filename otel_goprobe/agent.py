@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 TRIM_EVERY_S = 5.0
 """To give memory back costs page faults later: more often, and it shows in the cost of a span."""
+FIRST_TRIM_S = 1.0
+"""Behind the start of the loop: by then the exporter is imported too."""
 DRAIN_RECORDS = 1024
 """At once: what they are turned into takes 1 KB each."""
 COUNTERS_EVERY_S = 1.0
@@ -54,12 +56,12 @@ CLOSE_WITHIN_S = 4.0
 
 
 class Timer:
-    """Calls `action` every so many seconds, the first time after that many."""
+    """Calls `action` every so many seconds, the first time after that many or after `first_s`."""
 
-    def __init__(self, seconds: float, action: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, action: Callable[[], None], first_s: float | None = None) -> None:
         self._seconds = seconds
         self._action = action
-        self._at = time.monotonic() + seconds
+        self._at = time.monotonic() + (seconds if first_s is None else first_s)
 
     def run_if_due(self, now: float) -> float:
         """Call it if its time has come; return when that will be."""
@@ -152,7 +154,7 @@ class Agent:
         timers = (
             Timer(COUNTERS_EVERY_S, self.read_counters),
             Timer(RESCAN_EVERY_S, lambda: self.follow(self.discovery.scan())),
-            Timer(TRIM_EVERY_S, self.memory.give_back),
+            Timer(TRIM_EVERY_S, self.memory.give_back, FIRST_TRIM_S),
             *([Timer(self.config.metrics.interval_s, self.meter.collect)] if self.meter else []),
             *([Timer(TABLE_EVERY_S, self.table.show)] if self.table else []),
         )
