@@ -177,8 +177,11 @@ def header() -> str:
 
 
 def _bucket_macro(stem: str, bounds_s: tuple[float, ...]) -> str:
-    """Return the index of the bucket that a duration falls into: OTLP's bounds are inclusive upper ones."""
-    terms = " + ".join(f"((ns) > {round(bound * 1e9)}ULL)" for bound in bounds_s)
+    """Return the index of the bucket that a duration falls into: OTLP's bounds are inclusive upper ones.
+
+    By arithmetic: of comparisons Linux 6.1's verifier follows all 2^14 ways through.
+    """
+    terms = " + ".join(f"is_negative({round(bound * 1e9)}ULL - (ns))" for bound in bounds_s)
     return f"#define RED_BUCKET_{stem}(ns) ({terms})"
 
 
