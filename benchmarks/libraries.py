@@ -21,6 +21,7 @@ from goprograms import go_binary
 from benchmarks.machine import OTHER_CPUS, give, in_words, machine, table
 from benchmarks.processes import Lines, Running, wait_until
 from benchmarks.propagation import Cost, counted, names_by_tag
+from benchmarks.receivers import discarded
 from benchmarks.sites import program_statistics
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ Spent = dict[str, tuple[int, int]]
 
 
 def spent_by(targets: list[Running], names: Mapping[str, str], ask: Callable[[], None]) -> Spent:
-    """Attach an agent that exports nothing, ask once, and return what asking once more took."""
+    """Attach an agent whose spans are thrown away, ask once, and return what asking once more took."""
     pids = [argument for target in targets for argument in ("--pid", str(target.pid))]
-    command = [sys.executable, "-m", "otel_goprobe", "run", *pids, "--exporter", "none"]
-    with program_statistics(), Running(command, stderr=subprocess.PIPE) as agent:
+    command = [sys.executable, "-m", "otel_goprobe", "run", *pids]
+    with program_statistics(), discarded() as flags, Running([*command, *flags], stderr=subprocess.PIPE) as agent:
         assert agent.process.stderr
         said = Lines(agent.process.stderr)
         if not wait_until(lambda: said.text().count("attached pid=") == len(targets), ATTACH_S):

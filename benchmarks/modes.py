@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import empty
 from benchmarks.loads import Load, trickle
 from benchmarks.machine import OTHER_CPUS
+from benchmarks.probed import probed
 from benchmarks.processes import TEMPORARY, Lines, Running, cpu_ns, memory_mib, wait_until
 from benchmarks.programs import ENVIRONMENT, PROJECT
 from benchmarks.sites import program_statistics, runs, tag
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 ATTACH_WITHIN_S = 60.0
 """The first start compiles."""
 ARRIVE_WITHIN_S = 5.0
+DRAIN_EVERY_S = 0.02
 SETTLE_S = 0.3
 """Behind the last request: more than the agent keeps a record or a batch."""
 
@@ -60,15 +63,22 @@ def fed(server: Server, receiver: Receiver) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unsent(server: Server) -> Iterator[None]:
-    """Run an agent that reads what its probes see, and sends nothing."""
-    command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(server.pid), "--exporter", "none"]
-    with Running(command, stderr=subprocess.PIPE) as running:
-        assert running.process.stderr
-        lines = Lines(running.process.stderr)
-        if not wait_until(lambda: lines.first("attached") is not None, ATTACH_WITHIN_S):
-            raise SystemExit(f"the agent didn't attach:\n{lines.text()}")
-        time.sleep(SETTLE_S)
-        yield
+    """Attach the agent's probes; what they see is read and thrown away."""
+    ended = threading.Event()
+    with probed(server.pid) as (_, rings):
+
+        def read() -> None:
+            while not ended.wait(DRAIN_EVERY_S):
+                for ring in rings.values():
+                    ring.drain()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            reader.join()
 
 
 class Agent:

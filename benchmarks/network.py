@@ -20,6 +20,7 @@ from benchmarks.machine import OTHER_CPUS, TARGET_CPU, give, in_words, machine, 
 from benchmarks.processes import Lines, Running, cpu_ns, wait_until
 from benchmarks.programs import bench_program
 from benchmarks.propagation import counted
+from benchmarks.receivers import discarded
 from benchmarks.sites import program_statistics, tag
 from otel_goprobe import config, kernel, probes, tools
 from otel_goprobe.tools import registry
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 MODES: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "network": ("network",),
-    "run": ("run", "--exporter", "none"),
-    "run --with network": ("run", "--exporter", "none", "--with", "network"),
+    "run": ("run",),
+    "run --with network": ("run", "--with", "network"),
 }
 LOADS = {"dial": 10_007, "request": 20_011}
 """What the client does, and how often."""
@@ -61,13 +62,16 @@ class Client(Running):
 
 @contextlib.contextmanager
 def agent(pid: int, mode: str) -> Iterator[int]:
-    """Attach an agent that exports nothing; its pid, 0 without one."""
+    """Attach an agent whose spans are thrown away; its pid, 0 without one."""
     if mode == "none":
         yield 0
         return
     subcommand, *flags = MODES[mode]
     command = [sys.executable, "-m", "otel_goprobe", subcommand, "--pid", str(pid), *flags]
-    with Running(command, stderr=subprocess.PIPE) as running:
+    with contextlib.ExitStack() as stack:
+        if subcommand == "run":
+            command += stack.enter_context(discarded())
+        running = stack.enter_context(Running(command, stderr=subprocess.PIPE))
         assert running.process.stdout
         assert running.process.stderr
         Lines(running.process.stdout)

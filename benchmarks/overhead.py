@@ -4,7 +4,7 @@ The target (go/server) has a core of its own, load, agent and receiver share the
 
 - ``none``: nothing is attached,
 - ``empty``: empty programs at the very sites that the agent uses, the least that probes there can cost,
-- ``unsent``: the agent, sending nothing (wrk only),
+- ``unsent``: the agent's probes, whose records are read and thrown away (wrk only),
 - ``fed``: the empty programs, and a receiver that gets a span, encoded beforehand, for every request (wrk only),
 - ``agent``: the agent, exporting every request to the receiver,
 

@@ -15,13 +15,12 @@ import numpy as np
 
 from benchmarks.loads import Load
 from benchmarks.machine import table
+from benchmarks.probed import probed
 from benchmarks.processes import Server, wait_until
 from benchmarks.receivers import receiving
 from benchmarks.sample import RESOURCE
-from otel_goprobe import agent, capacity, config, export, kernel, pace, probes
+from otel_goprobe import agent, config, export, pace
 from otel_goprobe.conversion import Converter
-from otel_goprobe.discovery.watch import Discovery
-from otel_goprobe.instrumented import Targets
 from otel_goprobe.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ SERVICES = (1, 100)
 
 SIZE = 256
 """Of the records, bytes; their texts decide which ring a record goes to."""
-RING_BYTES = 4 * 2**20
 RECORD_S = 1.0
 
 
@@ -51,22 +49,11 @@ def recorded() -> Iterator[tuple[Program, npt.NDArray[np.void], float]]:
         The program whose layouts the records have, the records, shape (n,) of ``V256``, and µs a record to read them
         from the ring.
     """
-    sizes = dict.fromkeys((f"ring_{size}" for size in capacity.RINGS), RING_BYTES)
-    with (
-        Server() as server,
-        kernel.load(probes.unit(kernel.bpf_folder()), cache_dir=config.cache_dir(), sizes=sizes) as program,
-        contextlib.closing(kernel.Ring(program.maps[f"ring_{SIZE}"], np.dtype(f"V{SIZE}"))) as ring,
-    ):
-        settings = _settings(pids=(server.pid,))
-        (target,) = Discovery(settings).scan().appeared
-        targets = Targets(program, settings, Telemetry())
-        one = targets.attach(target)
+    with Server() as server, probed(server.pid) as (program, rings):
         Load("/small").run(server, RECORD_S)
-        targets.detach(one)
         began = time.thread_time_ns()
-        records = ring.drain()
+        records = rings[SIZE].drain()
         read_us = (time.thread_time_ns() - began) / 1e3 / max(len(records), 1)
-        targets.release(one)
         if not len(records):
             raise SystemExit("the requests left no records")
         yield program, records, read_us

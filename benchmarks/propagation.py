@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.machine import OTHER_CPUS, TARGET_CPU, give, in_words, machine, table
 from benchmarks.processes import Lines, Running, SharedCounter, wait_until
 from benchmarks.programs import bench_program, need
+from benchmarks.receivers import discarded
 from benchmarks.sites import program_statistics, runs, tag
 from otel_goprobe import config, kernel, probes
 
@@ -91,9 +92,9 @@ def names_by_tag() -> dict[str, str]:
 
 @contextlib.contextmanager
 def agent(hop: Hop, option: str) -> Iterator[int]:
-    """Attach an agent that exports nothing; yield its pid."""
-    command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(hop.pid), "--exporter", "none"]
-    with Running([*command, *OPTIONS[option]], stderr=subprocess.PIPE) as running:
+    """Attach an agent whose spans are thrown away; yield its pid."""
+    command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(hop.pid), *OPTIONS[option]]
+    with discarded() as flags, Running([*command, *flags], stderr=subprocess.PIPE) as running:
         assert running.process.stderr
         said = Lines(running.process.stderr)
         if not wait_until(lambda: said.first("attached") is not None, ATTACH_S):

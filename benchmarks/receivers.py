@@ -99,6 +99,13 @@ def receiving(*, real: bool) -> Iterator[Receiver]:
         yield found
 
 
+@contextlib.contextmanager
+def discarded() -> Iterator[list[str]]:
+    """Yield flags of an agent whose spans are thrown away: with ``--exporter none`` none would leave the kernel."""
+    with receiving(real=False) as receiver:
+        yield ["--endpoint", receiver.endpoint]
+
+
 def _here() -> dict[str, str]:
     return {"PYTHONPATH": str(PROJECT)}
 

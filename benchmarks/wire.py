@@ -23,6 +23,7 @@ from networks import Hosts
 
 from benchmarks.machine import OTHER_CPUS, TARGET_CPU, give, in_words, machine, table
 from benchmarks.processes import Lines, Running, cpu_ns, wait_until
+from benchmarks.receivers import discarded
 from benchmarks.sites import program_statistics
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ class Client(Running):
 
 @contextlib.contextmanager
 def agent(pid: int, mode: str) -> Iterator[int]:
-    """Attach an agent that exports nothing; its pid, 0 without one."""
+    """Attach an agent whose spans are thrown away; its pid, 0 without one."""
     if mode == "none":
         yield 0
         return
     command = [sys.executable, "-m", "otel_goprobe", "run", "--pid", str(pid), "--propagation", mode]
-    with Running([*command, "--exporter", "none"], stderr=subprocess.PIPE) as running:
+    with discarded() as flags, Running([*command, *flags], stderr=subprocess.PIPE) as running:
         assert running.process.stderr
         said = Lines(running.process.stderr)
         if not wait_until(lambda: said.first("attached") is not None, ATTACH_S):

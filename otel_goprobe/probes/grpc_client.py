@@ -165,7 +165,7 @@ LIBRARY = Library(
             Role.DETAIL,
             (Way("grpc_client_repeat", AtStart(_RETRY, arguments=(1,))),),
             lost="parents on this host of streams' repeated attempts",
-            wanted=lambda binary: bool(binary.functions([_RETRY])),
+            wanted=linked(_RETRY),
         ),
         *channels.HOOKS,
         Hook(
